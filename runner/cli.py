@@ -1,0 +1,185 @@
+"""The command line: parse, call one function, print, choose the exit code."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner import __version__
+from runner.errors import EXIT_OUR_FAULT, RunnerError, did_you_mean
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+HELP = """\
+usage: runner COMMAND ...
+
+  run RECIPE [OVERRIDE ...]    run a recipe; finished steps are reused
+  plan RECIPE [OVERRIDE ...]   say what run would do, and why
+  show RECIPE [OVERRIDE ...]   the composed recipe
+  show STAGE                   a stage's options, defaults and what they mean
+  list                         recipes, stages and presets
+
+  runner COMMAND --help        more on one command
+  runner --version             the version
+
+A recipe is a name from `runner list` or a YAML file. An override is Hydra's:
+adapt.rank=16 sets an option, quantize=int8 chooses a preset, ~before leaves a step out.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if words[0] == "--version":
+        print(f"runner {__version__}")
+        return 0
+    command = COMMANDS.get(words[0])
+    if command is None:
+        guess = did_you_mean(words[0], COMMANDS)
+        print(f'runner has no command "{words[0]}". {guess}\n  See: runner --help', file=sys.stderr)
+        return 2
+    try:
+        return command(words[1:])
+    except RunnerError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 141
+    except Exception as error:  # whatever reaches this line is our own fault
+        print(_report(words[0], error), file=sys.stderr)
+        return EXIT_OUR_FAULT
+
+
+def _run(words: Sequence[str]) -> int:
+    import time
+
+    from runner import run
+    from runner.report import terminal
+
+    begun = time.monotonic()
+    parser = _parser("run", "Run a recipe; finished steps are reused.")
+    parser.add_argument("--runs", default="runs", type=Path, help="where the run's folder goes")
+    given = parser.parse_args(words)
+    planned, store = run.prepare(given.recipe, given.overrides, given.fresh)
+    with terminal.own_stdout() as stream:
+        with terminal.screen(planned, stream) as tell:
+            outcomes = run.carry_out(planned, store, tell, given.runs)
+        for line in terminal.summary(outcomes, time.monotonic() - begun):
+            print(line, file=stream)
+    return 0
+
+
+def _plan(words: Sequence[str]) -> int:
+    from runner import run
+    from runner.report import terminal
+
+    parser = _parser("plan", "Say what run would do, and why.")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    given = parser.parse_args(words)
+    planned, _ = run.prepare(given.recipe, given.overrides, given.fresh)
+    if given.json:
+        import json
+
+        rows = [
+            {"step": p.step.name, "key": p.key, "verdict": str(p.verdict), "reason": p.reason}
+            for p in planned.steps
+        ]
+        print(json.dumps(rows, indent=1))
+    else:
+        print("\n".join(terminal.plan_table(planned)))
+    return 0
+
+
+def _show(words: Sequence[str]) -> int:
+    from runner.options import documented
+    from runner.stages import known
+
+    parser = _parser("show", "Show a composed recipe, or a stage's options.")
+    given = parser.parse_args(words)
+    stage = known().get(given.recipe)
+    if stage is None:
+        import yaml
+
+        from runner.compose import compose
+
+        recipe = compose(given.recipe, given.overrides, known())
+        print(yaml.safe_dump(dict(recipe.plain), sort_keys=False, allow_unicode=True), end="")
+        return 0
+    print(f"{given.recipe}: {(stage.__doc__ or '').strip()}")
+    needs = [
+        f"{role} ({need.kind}{', optional' if need.optional or need.named else ''})"
+        for role, need in stage.NEEDS.items()
+    ]
+    print(f"  needs {', '.join(needs) or 'nothing'}; gives {stage.GIVES}\n")
+    for name, kind, default, text in documented(stage.Options):
+        print(f"  {name}: {kind} = {default}\n      {text}")
+    return 0
+
+
+def _list(words: Sequence[str]) -> int:
+    from argparse import ArgumentParser
+
+    from runner import places
+    from runner.stages import known
+
+    ArgumentParser("runner list", description="Recipes, stages and presets.").parse_args(words)
+    print("recipes")
+    for path in places.recipes():
+        print(f"  {path.stem:<22} {_first_comment(path)}")
+    print("stages")
+    for name, stage in known().items():
+        print(f"  {name:<22} {(stage.__doc__ or '').strip().splitlines()[0]}")
+    print("presets")
+    for stage_name, name, path in places.presets():
+        print(f"  {f'{stage_name}={name}':<22} {_first_comment(path)}")
+    return 0
+
+
+def _parser(command: str, description: str) -> "ArgumentParser":
+    from argparse import ArgumentParser
+
+    parser = ArgumentParser(f"runner {command}", description=description)
+    parser.add_argument("recipe", help="a name from `runner list`, or a YAML file")
+    parser.add_argument("overrides", nargs="*", help="adapt.rank=16, quantize=int8, ~before")
+    if command != "show":
+        parser.add_argument(
+            "--fresh",
+            action="append",
+            default=[],
+            metavar="STEP",
+            help="run this step even if it is done; `all` for every step",
+        )
+    return parser
+
+
+def _first_comment(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").split("\n", 1)[0]
+    return first.lstrip("# ") if first.startswith("#") else ""
+
+
+def _report(command: str, error: Exception) -> str:
+    """Write down what we need to mend this, and say where it is."""
+    import platform
+    import time
+    import traceback
+
+    path = Path("runs") / f"failure-{time.strftime('%Y-%m-%dT%H-%M-%S')}.txt"
+    path.parent.mkdir(exist_ok=True)
+    about = f"runner {__version__} {command}, Python {platform.python_version()}\n\n"
+    path.write_text(about + "".join(traceback.format_exception(error)), encoding="utf-8")
+    kind = type(error).__name__
+    return f"{kind}: {error}\n  This should not happen. What we need to mend it is in {path}"
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "run": _run,
+    "plan": _plan,
+    "show": _show,
+    "list": _list,
+}

@@ -1,0 +1,79 @@
+"""Everything that can go wrong, as a tree, with the exit code that the command line gives it.
+
+RunnerError
+|-- RecipeError       the recipe, an override or a file it names is at fault       exit 1
+|-- StepError         a step could not do its work on this data or this machine    exit 1
+|-- StoreError        the store cannot be read or written                          exit 1
+`-- Stopped           a signal asked the run to stop; its work is kept             exit 75 or 130
+
+Any other exception that reaches the command line is our own fault: exit 3, with a report file.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+EXIT_OUR_FAULT = 3
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: run the same command again to go on
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding: where it is, what is wrong, what was probably meant, what to type."""
+
+    where: str
+    fact: str
+    guess: str = ""
+    command: str = ""
+
+    def __str__(self) -> str:
+        first = f"{self.where}: {self.fact}" if self.where else self.fact
+        if self.guess:
+            first += f" {self.guess}"
+        return f"{first}\n  {self.command}" if self.command else first
+
+
+class RunnerError(Exception):
+    """The root: whatever a user can cause and a message can cure."""
+
+    exit_code = 1
+
+
+class RecipeError(RunnerError):
+    """Everything that is wrong with a recipe, found before any work."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(dict.fromkeys(problems))
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class StepError(RunnerError):
+    """A step cannot do its work on this data or this machine."""
+
+    def __init__(self, fact: str, command: str = "") -> None:
+        super().__init__(f"{fact}\n  {command}" if command else fact)
+
+
+class StoreError(RunnerError):
+    """The store cannot be read or written."""
+
+
+class Stopped(RunnerError):
+    """A signal asked the run to stop; what was done so far is kept."""
+
+    def __init__(self, signal_name: str) -> None:
+        self.exit_code = EXIT_INTERRUPTED if signal_name == "SIGINT" else EXIT_PREEMPTED
+        super().__init__(f"stopped by {signal_name}; the same command goes on from here")
+
+
+def did_you_mean(word: str, valid: Iterable[str]) -> str:
+    """`Did you mean "bits"?`, or nothing where no valid word is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(str(word), list(valid), n=1, cutoff=0.6)
+    return f'Did you mean "{near[0]}"?' if near else ""
+
+
+def listing(words: Sequence[str]) -> str:
+    """Words for the end of a sentence."""
+    return ", ".join(words) if words else "nothing"

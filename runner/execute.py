@@ -1,0 +1,238 @@
+"""The one loop that runs a plan: reuse what is done, make the rest, keep each step as it ends."""
+
+import gc
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from runner.errors import StepError, Stopped
+from runner.plan import Plan, Planned, Verdict, versions
+from runner.stage import Context
+from runner.store import Draft, Entry, Store
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one step."""
+
+    planned: Planned
+    verdict: Verdict
+    reason: str
+    seconds: float
+    entry: Entry
+
+
+@dataclass(frozen=True)
+class Started:
+    """A step begins to run."""
+
+    planned: Planned
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """A step has come this far; `figures` are what the moment looks like (loss, rate)."""
+
+    step: str
+    done: float
+    total: float
+    unit: str
+    figures: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A step (or the run, where the name is empty) has something to say."""
+
+    step: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row of figures over time."""
+
+    step: str
+    row: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A step is done."""
+
+    outcome: Outcome
+
+
+Event = Started | Progressed | Noted | Measured | Finished
+Tell = Callable[[Event], None]
+
+
+def execute(
+    plan: Plan, store: Store, tell: Tell, stop_signal: Callable[[], str | None]
+) -> list[Outcome]:
+    """Run a plan to its end and return what became of every step, in order."""
+    run = _Execution(plan, store, tell, stop_signal)
+    for planned in plan.steps:
+        run.settle(planned)
+    return [run.outcomes[planned.step.name] for planned in plan.steps]
+
+
+class _Execution:
+    """The products in memory while a plan runs, and how each of them is come by."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        tell: Tell,
+        stop_signal: Callable[[], str | None],
+    ) -> None:
+        self.plan, self.store = plan, store
+        self.tell, self.stop_signal = tell, stop_signal
+        self.held: dict[str, Any] = {}
+        self.outcomes: dict[str, Outcome] = {}
+
+    def settle(self, planned: Planned) -> None:
+        """See to it that a step is done."""
+        self._stop_if_asked()
+        entry = self.store.entry(planned.key)
+        if planned.verdict is Verdict.REUSE and entry:
+            outcome = Outcome(planned, Verdict.REUSE, planned.reason, 0.0, entry)
+        else:
+            outcome = self._make(planned)
+        self.store.remember(
+            self.plan.recipe.name, planned.step.name, planned.key, planned.parts
+        )
+        self._let_go(after=planned)
+        self._finish(outcome)
+
+    def product(self, name: str, *, consume: bool) -> Any:
+        """A step's product, from memory or from the store; consumed, it is nobody else's."""
+        planned = self.plan.step(name)
+        if name in self.held:
+            return self.held.pop(name) if consume else self.held[name]
+        product = self._restore(planned)
+        if not consume:
+            self.held[name] = product
+        return product
+
+    def _restore(self, planned: Planned) -> Any:
+        """Read a product back, every byte checked; a damaged one is made again first."""
+        step = planned.step
+        entry = self.store.entry(planned.key)
+        fault = entry.damage() if entry else "it is gone"
+        if entry is None or fault:
+            self.tell(Noted(step.name, f"the kept result is damaged ({fault}): made again"))
+            self.store.discard(planned.key)
+            outcome = self._make(planned)
+            self._finish(outcome)
+            entry = outcome.entry
+            if step.name in self.held:
+                return self.held.pop(step.name)
+        return step.stage.restore(entry.product, Inputs(self, planned))
+
+    def _finish(self, outcome: Outcome) -> None:
+        self.outcomes[outcome.planned.step.name] = outcome
+        self.tell(Finished(outcome))
+
+    def _make(self, planned: Planned) -> Outcome:
+        """Run a step, unless somebody else made it while we waited for the lease."""
+        name, begun = planned.step.name, time.monotonic()
+        self.tell(Started(planned))
+        with self.store.lease(planned.key, lambda text: self.tell(Noted(name, text))):
+            found = self.store.entry(planned.key)
+            if found and found.record["id"] != planned.replaces:
+                waited = time.monotonic() - begun
+                reason = "made by another run meanwhile"
+                return Outcome(planned, Verdict.REUSE, reason, waited, found)
+            if planned.replaces:
+                self.store.discard(planned.key)
+                self.store.drop_draft(planned.key)
+            entry = self._run(planned, self.store.draft(planned.key))
+        return Outcome(
+            planned, planned.verdict, planned.reason, time.monotonic() - begun, entry
+        )
+
+    def _run(self, planned: Planned, draft: Draft) -> Entry:
+        step, begun = planned.step, time.monotonic()
+
+        def note(text: str) -> None:
+            self.tell(Noted(step.name, text))
+
+        context = Context(
+            draft=draft.work,
+            checkpoint=draft.checkpoints(note),
+            progress=lambda done, total, unit, **figures: self.tell(
+                Progressed(step.name, done, total, unit, figures)
+            ),
+            note=note,
+            metrics=lambda row: self.tell(Measured(step.name, row)),
+            stop_signal=self.stop_signal,
+        )
+        try:
+            product = step.stage.run(step.options, Inputs(self, planned), context)
+        except StepError as error:
+            raise StepError(f"{step.name}: {error}") from error
+        entry = self.store.commit(
+            draft,
+            lambda folder: step.stage.save(product, folder),
+            {
+                "recipe": self.plan.recipe.name,
+                "step": step.name,
+                "parts": planned.parts,
+                "facts": context.facts,
+                "seconds": round(time.monotonic() - begun, 3),
+                "versions": versions(),
+            },
+        )
+        if step.stage.HOLDS:
+            self.held[step.name] = product
+        return entry
+
+    def _let_go(self, after: Planned) -> None:
+        """Drop the products that no later step will ask for."""
+        later = self.plan.steps[self.plan.steps.index(after) + 1 :]
+        wanted = {
+            name
+            for planned in later
+            if planned.verdict is not Verdict.REUSE
+            for names in planned.step.inputs.values()
+            for name in names
+        }
+        if gone := [name for name in self.held if name not in wanted]:
+            for name in gone:
+                del self.held[name]
+            gc.collect()
+            torch: Any = sys.modules.get("torch")
+            if torch is not None and torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _stop_if_asked(self) -> None:
+        if signal_name := self.stop_signal():
+            raise Stopped(signal_name)
+
+
+class Inputs(Mapping[str, Any]):
+    """A step's inputs by role; a product is restored only when its role is asked for.
+
+    A role that takes many steps gives a mapping from step name to product.
+    """
+
+    def __init__(self, execution: _Execution, planned: Planned) -> None:
+        self._execution, self._planned = execution, planned
+
+    def __getitem__(self, role: str) -> Any:
+        step = self._planned.step
+        names = step.inputs[role]
+        need = step.stage.NEEDS[role]
+        if need.many:
+            return {name: self._execution.product(name, consume=False) for name in names}
+        return self._execution.product(names[0], consume=need.consumes)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._planned.step.inputs)
+
+    def __len__(self) -> int:
+        return len(self._planned.step.inputs)

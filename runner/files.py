@@ -1,0 +1,133 @@
+"""Files that survive a crash: digests, durable writes, and what a folder holds."""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+Manifest = dict[str, dict[str, Any]]
+"""Relative path -> {"size": bytes, "blake3": hex digest}, in sorted order."""
+
+
+def digest(path: Path) -> str:
+    """The blake3 of a file's bytes, in hex."""
+    hasher = blake3(max_threads=blake3.AUTO)
+    if path.stat().st_size:
+        hasher.update_mmap(path)
+    return hasher.hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """The blake3 of a value's canonical JSON, in hex."""
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return blake3(text.encode()).hexdigest()
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Every regular file below a folder, sorted; a link is an error, for it may lead outside."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            raise ValueError(f"{path} is a link; a product holds regular files only")
+        if path.is_file():
+            yield path
+
+
+def manifest(folder: Path) -> Manifest:
+    """Size and digest of every file below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): {
+            "size": path.stat().st_size,
+            "blake3": digest(path),
+        }
+        for path in walk(folder)
+    }
+
+
+def damage(folder: Path, expected: Manifest, *, bytes_too: bool) -> str | None:
+    """The first file that is not as expected (by size, or by every byte), in words."""
+    for name, facts in expected.items():
+        path = folder / name
+        try:
+            size = path.stat().st_size
+        except OSError:
+            return f"{name} is missing"
+        if size != facts["size"]:
+            return f"{name} has {size} bytes instead of {facts['size']}"
+        if bytes_too and digest(path) != facts["blake3"]:
+            return f"{name} has other bytes than were written"
+    return None
+
+
+def sync(path: Path) -> None:
+    """Force a file's bytes, or a folder's list of names, to the disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_tree(folder: Path) -> None:
+    """Force everything below a folder to the disk, files first, then the folders."""
+    folders = [folder]
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            folders.append(path)
+        else:
+            sync(path)
+    for each in reversed(folders):
+        sync(each)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file so that a crash leaves the old one or the new one, whole."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync(path.parent)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's value, or None where there is no whole one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder with its read-only files; what is gone already is no error."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """`folder/name`, refused where the name would lead out of the folder."""
+    path = folder / name
+    if Path(name).is_absolute() or not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f'"{name}" would lead out of {folder}')
+    return path
+
+
+def human_bytes(count: float) -> str:
+    """A size for people: 269.1 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def total_size(files: Mapping[str, Mapping[str, Any]]) -> int:
+    """Bytes in all of a manifest's files."""
+    return sum(int(facts["size"]) for facts in files.values())

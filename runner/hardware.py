@@ -1,0 +1,113 @@
+"""What this machine has and how to use it. Asked when called; the driver is asked, not torch."""
+
+import ctypes
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+BUSY = 0.5
+"""Load per core (over the last minute) from which a machine counts as busy."""
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGE = 1 << 30
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU that this process may use: memory in bytes, compute capability as (9, 0)."""
+
+    name: str
+    memory: int
+    capability: tuple[int, int]
+
+
+@cache
+def cores() -> int:
+    """Cores that this process may use, the limits of a container counted in."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        allowed = min(allowed or 1, max(1, int(quota) // int(period)))
+    return allowed or 1
+
+
+@cache
+def gpus() -> tuple[Gpu, ...]:
+    """The CUDA GPUs that the driver offers (CUDA_VISIBLE_DEVICES counts), in its order."""
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        return ()
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return ()
+    count = ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return ()
+    return tuple(_gpu(driver, index) for index in range(count.value))
+
+
+def _gpu(driver: ctypes.CDLL, index: int) -> Gpu:
+    device, memory = ctypes.c_int(), ctypes.c_size_t()
+    name, major, minor = ctypes.create_string_buffer(128), ctypes.c_int(), ctypes.c_int()
+    driver.cuDeviceGet(ctypes.byref(device), index)
+    driver.cuDeviceGetName(name, len(name), device)
+    driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    driver.cuDeviceGetAttribute(ctypes.byref(major), 75, device)  # COMPUTE_CAPABILITY_MAJOR
+    driver.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)  # COMPUTE_CAPABILITY_MINOR
+    return Gpu(name.value.decode(), memory.value, (major.value, minor.value))
+
+
+def device() -> str:
+    """Where models go: "cuda" where there is a GPU, else "cpu"."""
+    return "cuda" if gpus() else "cpu"
+
+
+@cache
+def computes_bfloat16() -> bool:
+    """Whether bfloat16 is computed by the hardware rather than emulated."""
+    if gpus():
+        return all(gpu.capability >= (8, 0) for gpu in gpus())
+    with suppress(OSError):
+        return any(
+            line.startswith(("flags", "Features")) and {"avx512_bf16", "bf16"} & {*line.split()}
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+        )
+    return False
+
+
+def prepare() -> str:
+    """Set threads and memory allocation, before torch is imported; say what was chosen.
+
+    The number of threads changes the last bits of a result, so it depends on the machine alone.
+    How threads wait does not: on a busy machine they sleep, since threads that spin for one
+    another on cores that others use make everything several times slower. The user's own OMP
+    settings win.
+    """
+    threads = os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
+    chosen = f"{threads} threads on {cores()} cores"
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & {*os.environ} and _is_busy():
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        chosen += ", sleeping while they wait (the machine is busy)"
+    _keep_freed_memory()
+    return ", ".join([*(gpu.name for gpu in gpus()), chosen])
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held so far, in bytes."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _is_busy() -> bool:
+    return os.getloadavg()[0] > BUSY * cores()
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep big freed blocks: without it a training step asks for new pages each time."""
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
+        libc.mallopt(M_TRIM_THRESHOLD, LARGE)

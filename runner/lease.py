@@ -1,0 +1,141 @@
+"""Who is making what: a lease saves two processes from doing the same work at the same time.
+
+A lease is one small file, made with O_EXCL, that names its owner and holds a counter which the
+owner raises while it lives. On the same host and boot the owner is looked up by process id *and*
+start time; anywhere else it counts as dead when the counter has stood still for EXPIRY seconds of
+the watcher's own clock (no clock is compared with another). Nothing here is needed for a right
+result: should two owners ever hold one lease, the store's rename still lets one entry win.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+EXPIRY = 30.0
+POLL = 0.2
+COUNTER_WIDTH = 12
+
+
+@contextmanager
+def lease(path: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lease while the block runs; `on_wait` is told once whom it has to wait for."""
+    fd, token = _acquire(path, on_wait)
+    done = threading.Event()
+    beat = threading.Thread(target=_beat, args=(fd, done), daemon=True)
+    beat.start()
+    try:
+        yield
+    finally:
+        done.set()
+        beat.join()
+        os.close(fd)
+        if (_read(path) or {}).get("token") == token:
+            with suppress(OSError):
+                path.unlink()
+
+
+def is_held(path: Path) -> bool:
+    """Whether an owner that can be seen from here is alive (an owner elsewhere counts as alive)."""
+    owner = _read(path)
+    return owner is not None and _lives_here(owner) is not False
+
+
+def _acquire(path: Path, on_wait: Callable[[str], None]) -> tuple[int, str]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    token, waiting = uuid.uuid4().hex, False
+    while True:
+        with suppress(FileExistsError):
+            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+            text = f"{0:0{COUNTER_WIDTH}d}\n" + json.dumps(_me() | {"token": token}) + "\n"
+            os.write(fd, text.encode())
+            return fd, token
+        owner = _read(path)
+        if not waiting and owner:
+            on_wait(f"waiting for process {owner.get('pid')} on {owner.get('host')}")
+            waiting = True
+        if _wait_for(path, owner):
+            _break(path, owner)
+
+
+def _wait_for(path: Path, owner: dict[str, Any] | None) -> bool:
+    """Wait until the lease is free (False) or its owner is known to be dead (True)."""
+    seen, since = owner, time.monotonic()
+    while True:
+        current = _read(path)
+        if not path.exists() or (current and owner and current["token"] != owner["token"]):
+            return False
+        if current and _lives_here(current) is False:
+            return True
+        if current != seen:
+            seen, since = current, time.monotonic()
+            if owner is None:
+                return False  # it was being written when first read
+        if time.monotonic() - since > EXPIRY:
+            return True
+        time.sleep(POLL)
+
+
+def _break(path: Path, owner: dict[str, Any] | None) -> None:
+    """Take a dead owner's file away; by renaming, so that of several watchers one does it."""
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.dead")
+    with suppress(FileNotFoundError):
+        os.rename(path, aside)
+        moved = _read(aside)
+        if moved and owner and moved["token"] != owner["token"]:
+            with suppress(OSError):  # a new owner came in between: give it back
+                os.link(aside, path)
+        aside.unlink()
+
+
+def _beat(fd: int, done: threading.Event) -> None:
+    count = 0
+    while not done.wait(EXPIRY / 6):
+        count += 1
+        with suppress(OSError):
+            os.pwrite(fd, f"{count:0{COUNTER_WIDTH}d}".encode(), 0)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        count, owner = path.read_text(encoding="utf-8").split("\n", 1)
+        return {**json.loads(owner), "count": int(count)}
+    except (OSError, ValueError):
+        return None
+
+
+def _me() -> dict[str, Any]:
+    pid = os.getpid()
+    return _place() | {"pid": pid, "start": _start_time(pid)}
+
+
+def _place() -> dict[str, str]:
+    """Where a process id means the same process: this boot of this host, this namespace."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:  # not Linux: only the counter can tell
+        boot, space = "", ""
+    return {"host": socket.gethostname(), "boot": boot, "space": space}
+
+
+def _start_time(pid: int) -> str | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return stat.rsplit(")", 1)[1].split()[19]  # field 22 of proc(5), in clock ticks since boot
+
+
+def _lives_here(owner: dict[str, Any]) -> bool | None:
+    """Whether the owner runs on this host; None where that can't be seen from here."""
+    place = _place()
+    if not place["boot"] or any(owner.get(name) != value for name, value in place.items()):
+        return None
+    return _start_time(int(owner["pid"])) == owner["start"]

@@ -1,0 +1,261 @@
+"""From plain values to a Recipe: typed options, parts of fetch, and who gives what to whom."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from runner.errors import Problem, RecipeError, did_you_mean, listing
+from runner.options import Fault, Where, build, option, plain, unknown
+from runner.origins import Origins
+from runner.recipe import Recipe, Step
+from runner.stage import Need, Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Top:
+    """What a recipe says beside its steps."""
+
+    name: str = option("", "The run's name; the file's name where left out")
+    steps: tuple[str, ...] = option(help="The steps, in order")
+    seed: int = option(0, "The seed of every step that draws at random", at_least=0)
+    store: Path | None = option(None, "Where finished steps are kept", from_cwd=True)
+    versions: Literal["note", "strict"] = option(
+        "note", "A reuse across a change of libraries: said aloud, or refused (strict)"
+    )
+
+
+def link(
+    path: Path,
+    values: Mapping[str, Any],
+    removed: Collection[str],
+    written: Origins,
+    stages: Mapping[str, Stage],
+    problems: list[Problem],
+) -> Recipe:
+    """Check every value and connect the steps; RecipeError with all problems together."""
+    return _Linking(path, values, removed, written, stages, problems).recipe()
+
+
+class _Linking:
+    def __init__(
+        self,
+        path: Path,
+        values: Mapping[str, Any],
+        removed: Collection[str],
+        written: Origins,
+        stages: Mapping[str, Stage],
+        problems: list[Problem],
+    ) -> None:
+        self.path, self.values, self.removed = path, values, removed
+        self.written, self.stages, self.problems = written, stages, problems
+        self.steps: list[Step] = []
+
+    def recipe(self) -> Recipe:
+        """The linked recipe, or RecipeError."""
+        tops = {f.name for f in fields(Top)}
+        top, faults = build(Top, {k: v for k, v in self.values.items() if k in tops})
+        self._report(faults)
+        listed = self._listed()
+        self._check_names(tops, listed)
+        for name in listed:
+            self._add(name)
+        if self.problems:
+            raise RecipeError(self.problems)
+        top = self._anchored(top, ())
+        resolved = plain(top) | {"name": top.name or self.path.stem, "steps": listed}
+        for step in self.steps:
+            parent, _, part = step.name.partition(".")
+            written_out = _as_mapping(step)
+            if part:
+                resolved.setdefault(parent, {"stage": step.stage_name})[part] = written_out
+            else:
+                resolved[parent] = {"stage": step.stage_name} | written_out
+        return Recipe(
+            name=resolved["name"],
+            path=self.path,
+            steps=tuple(self.steps),
+            plain=resolved,
+            store=top.store,
+            versions=top.versions,
+        )
+
+    def _listed(self) -> list[str]:
+        steps = self.values.get("steps")
+        names = [str(name) for name in steps] if isinstance(steps, list) else []
+        known = [*self.values, *self.stages]
+        for name in self.removed:
+            if name not in names and name not in self.values:
+                guess = did_you_mean(name, names) or f"The steps are: {listing(names)}."
+                self._problem(f'override "~{name}"', f'there is no step "{name}".', guess)
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                fact = f'"{name}" stands in steps twice; give the second one a name of its own.'
+                self._report([Fault(("steps", str(index)), fact)])
+            elif self._stage_name(name) is None:
+                fact = f'"{name}" is neither a stage nor a step that says `stage:`.'
+                guess = did_you_mean(name, known) or f"The stages are: {listing([*self.stages])}."
+                self._report([Fault(("steps", str(index)), fact, guess)])
+        return [name for name in dict.fromkeys(names) if name not in self.removed]
+
+    def _check_names(self, tops: Collection[str], listed: list[str]) -> None:
+        """Whatever stands at the top of a recipe must be one of its steps or mean something."""
+        for name, value in self.values.items():
+            if name in tops or name in listed or name in self.removed or value is None:
+                continue
+            known = name in self.stages or (isinstance(value, Mapping) and "stage" in value)
+            fact = (
+                f'"{name}" is set but does not stand in steps.'
+                if known
+                else f'a recipe has no "{name}".'
+            )
+            guess = did_you_mean(name, [*tops, *self.stages, *listed]) if not known else ""
+            self._report([Fault((name,), fact, guess)])
+
+    def _stage_name(self, step: str) -> str | None:
+        value = self.values.get(step)
+        if isinstance(value, Mapping) and "stage" in value:
+            return str(value["stage"])
+        return step if step in self.stages else None
+
+    def _add(self, name: str) -> None:
+        stage_name, value = self._stage_name(name), self.values.get(name)
+        if stage_name is None:
+            return
+        if stage_name not in self.stages:
+            fact, names = f'there is no stage "{stage_name}".', [*self.stages]
+            guess = did_you_mean(stage_name, names) or f"The stages are: {listing(names)}."
+            self._report([Fault((name, "stage"), fact, guess)])
+            return
+        if value is not None and not isinstance(value, Mapping):
+            self._report([Fault((name,), f"{name} must be a mapping of options.")])
+            return
+        given = {str(k): v for k, v in (value or {}).items() if k != "stage"}
+        if not self.stages[stage_name].PARTS:
+            self._add_step((name,), stage_name, given)
+            return
+        for part, options in given.items():
+            if isinstance(options, Mapping):
+                self._add_step((name, part), stage_name, {str(k): v for k, v in options.items()})
+            elif options is not None:
+                fact = f"{name}.{part} must be a mapping: {name} takes named parts."
+                self._report([Fault((name, part), fact)])
+        if not given:
+            self._report([Fault((name,), f"{name} has no parts, so it would do nothing.")])
+
+    def _add_step(self, where: Where, stage_name: str, given: dict[str, Any]) -> None:
+        stage = self.stages[stage_name]
+        roles = {role: given.pop(role) for role in stage.NEEDS if role in given}
+        names = {f.name for f in fields(stage.Options)}
+        if "seed" in names and "seed" not in given and isinstance(self.values.get("seed"), int):
+            given["seed"] = self.values["seed"]
+        options, faults = build(stage.Options, given, where)
+        also = tuple(stage.NEEDS)
+        self._report(
+            unknown(stage.Options, where, fault.where[-1], also)
+            if fault.is_key and fault.where[:-1] == where
+            else fault
+            for fault in faults
+        )
+        inputs = self._inputs(where, stage, roles)
+        if options is not None:
+            options = self._anchored(options, where)
+            step = Step(".".join(where), stage_name, stage, options, inputs)
+            by_role = {
+                role: tuple(s for s in self.steps if s.name in names)
+                for role, names in inputs.items()
+            }
+            self._report(
+                replace(fault, where=(*where, *fault.where))
+                for fault in stage.check(options, by_role)
+            )
+        else:
+            step = Step(".".join(where), stage_name, stage, None, inputs)
+        self.steps.append(step)
+
+    def _inputs(
+        self, where: Where, stage: Stage, roles: Mapping[str, Any]
+    ) -> dict[str, tuple[str, ...]]:
+        found = {}
+        for role, need in stage.NEEDS.items():
+            if roles.get(role) is not None:
+                found[role] = self._named(where, role, need, roles[role])
+                continue
+            givers = [step.name for step in self.steps if _gives(step, need)]
+            if need.named or (not givers and need.optional):
+                continue
+            if not givers:
+                self._nobody_gives(where, need)
+            found[role] = tuple(givers if need.many else givers[-1:])
+        return found
+
+    def _named(self, where: Where, role: str, need: Need, value: Any) -> tuple[str, ...]:
+        """The steps that the recipe names for a role, each checked."""
+        names = [str(each) for each in value] if isinstance(value, list) else [str(value)]
+        earlier = {step.name: step for step in self.steps}
+        fitting = [name for name, step in earlier.items() if _gives(step, need)]
+        for name in names:
+            if name not in fitting:
+                why = (
+                    f"gives {earlier[name].stage.GIVES}, and {role} takes {need.kind}"
+                    if name in earlier
+                    else "is no earlier step"
+                )
+                guess = did_you_mean(name, fitting) or f"It takes one of: {listing(fitting)}."
+                self._report([Fault((*where, role), f'{role}: "{name}" {why}.', guess)])
+        if len(names) > 1 and not need.many:
+            self._report([Fault((*where, role), f"{role} takes one step, not {len(names)}.")])
+        return tuple(names)
+
+    def _nobody_gives(self, where: Where, need: Need) -> None:
+        part = f" named {need.part}" if need.part else ""
+        givers = [name for name, stage in self.stages.items() if stage.GIVES == need.kind]
+        near = [step.name for step in self.steps if step.stage.GIVES == need.kind]
+        guess = did_you_mean(f"fetch.{need.part}", near) if need.part else ""
+        fact = f"{'.'.join(where)} needs {need.kind}{part}, and no earlier step gives it."
+        self._report([Fault(where, fact, guess or f"It comes from: {listing(givers)}.")])
+
+    def _anchored(self, options: Any, where: Where) -> Any:
+        """Make every path absolute, and report the files to be read that are not there."""
+        changed: dict[str, Any] = {}
+        for f in fields(options):
+            value = getattr(options, f.name)
+            if is_dataclass(value):
+                changed[f.name] = self._anchored(value, (*where, f.name))
+            elif isinstance(value, Path):
+                origin = self.written.find((*where, f.name))
+                writes = f.metadata.get("from_cwd", False)
+                path = (Path.cwd() if writes else origin.folder) / value
+                if not writes and not path.exists():
+                    siblings = [p.name for p in path.parent.glob("*")]
+                    guess = did_you_mean(path.name, siblings)
+                    self._problem(origin.text, f"{path} does not exist.", guess)
+                changed[f.name] = path
+        return replace(options, **changed) if changed else options
+
+    def _report(self, faults: Iterable[Fault]) -> None:
+        for fault in faults:
+            step = fault.where[0] if fault.where else ""
+            stage = self._stage_name(step) if step else None
+            command = f"See: runner show {stage}" if fault.is_key and stage in self.stages else ""
+            self._problem(
+                self.written.find(fault.where).text, fault.fact, fault.guess, command
+            )
+
+    def _problem(self, where: str, fact: str, guess: str = "", command: str = "") -> None:
+        self.problems.append(Problem(where, fact, guess, command))
+
+
+def _gives(step: Step, need: Need) -> bool:
+    named = not need.part or step.name.endswith(f".{need.part}")
+    return step.stage.GIVES == need.kind and named
+
+
+def _as_mapping(step: Step) -> dict[str, Any]:
+    """A step as a recipe would write it out in full."""
+    roles: dict[str, Any] = {
+        role: list(names) if step.stage.NEEDS[role].many else names[0]
+        for role, names in step.inputs.items()
+        if names
+    }
+    return roles | plain(step.options)

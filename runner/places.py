@@ -1,0 +1,56 @@
+"""Where recipes and presets are: beside the user's own, in a checkout, or in the installed package."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from runner.errors import Problem, RecipeError, did_you_mean, listing
+
+PACKAGE = Path(__file__).parent
+
+
+def shipped(name: str) -> Path:
+    """The folder `conf` or `recipes`: inside the installed package, or beside it in a checkout."""
+    installed = PACKAGE / name
+    return installed if installed.is_dir() else PACKAGE.parent / name
+
+
+def preset_folders(recipe: Path) -> list[Path]:
+    """Where the presets that a recipe may choose are: beside the recipe, then the shipped ones."""
+    return [recipe.parent, shipped("conf")]
+
+
+def recipe_folders() -> list[Path]:
+    """Where recipes are looked up by name: the working directory, its recipes/, the shipped."""
+    return [Path.cwd(), Path.cwd() / "recipes", shipped("recipes")]
+
+
+def recipes() -> Iterator[Path]:
+    """Every recipe that can be started by its name."""
+    seen = set()
+    for folder in recipe_folders()[1:]:
+        for path in sorted(folder.glob("*.yaml")):
+            if path.stem not in seen:
+                seen.add(path.stem)
+                yield path
+
+
+def presets() -> Iterator[tuple[str, str, Path]]:
+    """Stage, name and file of every shipped preset."""
+    for path in sorted(shipped("conf").glob("*/*.yaml")):
+        yield path.parent.name, path.stem, path
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe given by name or path; RecipeError where there is none."""
+    given = Path(name).expanduser()
+    if given.suffix == ".yaml" and given.is_file():
+        return given.resolve()
+    if given.suffix == ".yml" and given.is_file():
+        raise RecipeError([Problem(name, "a recipe's file must end in .yaml.")])
+    for folder in recipe_folders():
+        path = folder / f"{name}.yaml"
+        if given.suffix != ".yaml" and path.is_file():
+            return path.resolve()
+    names = [path.stem for path in recipes()]
+    guess = did_you_mean(given.stem, names) or f"There are: {listing(names)}."
+    raise RecipeError([Problem("", f'there is no recipe "{name}".', guess, "See: runner list")])

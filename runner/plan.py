@@ -1,0 +1,182 @@
+"""What a run would do, and why: a key, a verdict and a reason for every step. Runs nothing."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+from runner.files import digest_json
+from runner.options import keyed
+from runner.recipe import Recipe, Step
+from runner.stage import version
+from runner.store import Entry, Store
+
+KEY_SCHEMA = 1
+"""Raised when keys are made in another way; every step then runs once more, and says so."""
+
+LIBRARIES = ("torch", "transformers", "datasets", "peft", "accelerate", "bitsandbytes")
+"""Libraries that can change a result: recorded with every entry, not part of its key."""
+
+Parts = Mapping[str, Any]
+
+
+class Verdict(StrEnum):
+    """What a run would do with a step."""
+
+    REUSE = "reuse"
+    RESUME = "resume"
+    RUN = "run"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One step of a plan.
+
+    `parts` is what the key is the digest of; `replaces` the id of a kept result that no longer
+    counts and must be made again.
+    """
+
+    step: Step
+    key: str
+    parts: Parts
+    verdict: Verdict
+    reason: str
+    replaces: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The verdicts of a whole recipe, in its order."""
+
+    recipe: Recipe
+    steps: tuple[Planned, ...]
+
+    def step(self, name: str) -> Planned:
+        """The planned step of that name."""
+        return next(planned for planned in self.steps if planned.step.name == name)
+
+    @property
+    def work(self) -> tuple[Planned, ...]:
+        """The steps that are not reused."""
+        return tuple(p for p in self.steps if p.verdict is not Verdict.REUSE)
+
+
+def plan(recipe: Recipe, store: Store, fresh: Collection[str] = ()) -> Plan:
+    """Decide for every step; the names in `fresh` run even if they are done."""
+    keys: dict[str, str] = {}
+    steps = []
+    for step in recipe.steps:
+        step = replace(step, options=step.stage.resolve(step.options))
+        parts = key_parts(step, keys)
+        key = keys[step.name] = digest_json(parts)[:32]
+        steps.append(_decide(recipe, step, key, parts, store, step.name in fresh))
+    return Plan(recipe, tuple(steps))
+
+
+def key_parts(step: Step, keys: Mapping[str, str]) -> Parts:
+    """Everything that decides a step's result, inputs by role; `keys` holds the earlier steps'."""
+    return {
+        "schema": KEY_SCHEMA,
+        "stage": step.stage_name,
+        "version": version(step.stage),
+        "options": keyed(step.options),
+        "inputs": {
+            role: {name: keys[name] for name in names} for role, names in step.inputs.items()
+        },
+    }
+
+
+def _decide(
+    recipe: Recipe, step: Step, key: str, parts: Parts, store: Store, fresh: bool
+) -> Planned:
+    found = store.look(key)
+    verdict, reason = Verdict.RUN, ""
+    if fresh:
+        reason = "asked for by --fresh"
+    elif isinstance(found, str):
+        reason = f"the kept result is damaged: {found}"
+    elif found and (gone := step.stage.stale(step.options, found.product)):
+        reason = gone
+    elif found:
+        verdict, reason = _reuse(found, recipe)
+    elif store.has_draft(key):
+        verdict, reason = Verdict.RESUME, "begun before and not finished"
+    else:
+        reason = _why_new(recipe, step, key, parts, store)
+    outdated = found if isinstance(found, Entry) and verdict is Verdict.RUN else None
+    replaces = str(outdated.record["id"]) if outdated else None
+    return Planned(step, key, parts, verdict, reason, replaces)
+
+
+def _reuse(entry: Entry, recipe: Recipe) -> tuple[Verdict, str]:
+    now, then = versions(), entry.record.get("versions", {})
+    moved = [
+        f"{name} {then[name]} -> {now[name]}"
+        for name in now
+        if name in then and then[name] != now[name]
+    ]
+    if moved and recipe.versions == "strict":
+        return Verdict.RUN, f"libraries changed: {', '.join(moved)}"
+    made = str(entry.record.get("made", "")).replace("T", " ").rstrip("Z")
+    said = f"done {made} UTC"
+    return Verdict.REUSE, f"{said}, with other libraries: {', '.join(moved)}" if moved else said
+
+
+def _why_new(recipe: Recipe, step: Step, key: str, parts: Parts, store: Store) -> str:
+    """The reason that a step has no entry, by the closest of its earlier keys."""
+    rows = store.recent(recipe.name, step.name)
+    if not rows:
+        return "not done before"
+    if any(row["key"] == key for row in rows):
+        return "done before, but no longer in the store"
+    closest = min((differences(row["parts"], parts) for row in rows), key=len)
+    more = f" (and {len(closest) - 1} more)" if len(closest) > 1 else ""
+    return closest[0] + more if closest else "not done before"
+
+
+def differences(old: Parts, new: Parts) -> list[str]:
+    """Each part of a key that differs, in words: `options changed: rank 8 -> 16`."""
+    found = [
+        f"{name} changed: {old.get(name)} -> {new.get(name)}"
+        for name in ("schema", "stage", "version")
+        if old.get(name) != new.get(name)
+    ]
+    before, after = _flat(old.get("options", {})), _flat(new.get("options", {}))
+    for name in sorted({*before, *after}):
+        if before.get(name) != after.get(name):
+            change = f"{_show(before.get(name))} -> {_show(after.get(name))}"
+            found.append(f"options changed: {name} {change}")
+    for role in sorted({*old.get("inputs", {}), *new.get("inputs", {})}):
+        was, now = old.get("inputs", {}).get(role, {}), new.get("inputs", {}).get(role, {})
+        if was != now:
+            changed = [name for name in now if was.get(name) != now[name]] or list(was)
+            found.append(f"input {role} changed: {', '.join(changed)}")
+    return found
+
+
+@cache
+def versions() -> dict[str, str]:
+    """The installed version of each library that can change a result."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _flat(options: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(options, Mapping):
+        return {prefix: options}
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        found |= _flat(value, f"{prefix}.{name}" if prefix else str(name))
+    return found
+
+
+def _show(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:18] + "..." + text[-18:]

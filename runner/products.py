@@ -1,0 +1,162 @@
+"""What steps give to later steps, and how each kind is written and read back."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner import files
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Files:
+    """A folder of files, as a Hub repository holds them."""
+
+    folder: Path
+
+    def find(self, pattern: str) -> list[Path]:
+        """The files whose path below the folder fits a pattern, sorted."""
+        return [path for path in files.walk(self.folder) if path.match(pattern)]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows with `messages` (a list of role and content), `input_ids` and `labels`.
+
+    Labels are the input ids where the token is trained and -100 elsewhere. The rows held out are
+    never among those trained on.
+    """
+
+    train: Any
+    held_out: Any
+
+
+@dataclass(frozen=True)
+class Model:
+    """A transformers (or peft) model in eval mode and its tokenizer.
+
+    `folder` is where the very same model lies on disk, ready for `from_pretrained`, if it does.
+    """
+
+    model: Any
+    tokenizer: Any
+    folder: Path | None = None
+
+
+def save_files(product: Files, folder: Path) -> None:
+    """Link (or copy) the product's files into the folder."""
+    for path in sorted(product.folder.rglob("*")):
+        if path.is_file():
+            place(path.resolve(), folder / path.relative_to(product.folder))
+
+
+def place(source: Path, target: Path) -> None:
+    """A hard link where both are on one file system, else a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def restore_files(folder: Path, inputs: Mapping[str, Any]) -> Files:
+    """The files where they lie."""
+    return Files(folder)
+
+
+def save_dataset(product: Dataset, folder: Path) -> None:
+    """Write each split as one Arrow stream, without what would differ between two writers."""
+    import pyarrow as pa
+
+    for name in ("train", "held_out"):
+        table = getattr(product, name).with_format("arrow")[:]
+        with pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink:
+            with pa.ipc.new_stream(sink, table.schema.remove_metadata()) as writer:
+                writer.write_table(table.replace_schema_metadata(None).combine_chunks())
+
+
+def restore_dataset(folder: Path, inputs: Mapping[str, Any]) -> Dataset:
+    """Map the splits into memory."""
+    import datasets
+
+    return Dataset(
+        train=datasets.Dataset.from_file(str(folder / "train.arrow")),
+        held_out=datasets.Dataset.from_file(str(folder / "held_out.arrow")),
+    )
+
+
+def save_rows(product: Sequence[Row], folder: Path) -> None:
+    """Write rows as JSON lines."""
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in product]
+    (folder / "rows.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+def restore_rows(folder: Path, inputs: Mapping[str, Any]) -> list[Row]:
+    """Read rows back."""
+    text = (folder / "rows.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def save_scores(product: Mapping[str, Any], folder: Path) -> None:
+    """Write scores as one JSON file."""
+    files.write_json(folder / "scores.json", product)
+
+
+def restore_scores(folder: Path, inputs: Mapping[str, Any]) -> Any:
+    """Read scores back."""
+    return files.read_json(folder / "scores.json")
+
+
+def open_model(folder: Path, *, tokenizer: Any = None, **settings: Any) -> Model:
+    """A causal language model from a folder, on this machine's device, in eval mode.
+
+    `settings` go to `AutoModelForCausalLM.from_pretrained`. Nothing is fetched, and pickled
+    weights are refused.
+    """
+    from transformers import AutoModelForCausalLM
+
+    from runner import hardware
+
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        local_files_only=True,
+        use_safetensors=True,
+        device_map=hardware.device(),
+        **settings,
+    )
+    return Model(model.eval(), tokenizer or open_tokenizer(folder), folder)
+
+
+def open_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model's folder, padding on the left and never without a pad token."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, padding_side="left"
+    )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def write_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a whole model as `from_pretrained` opens it, with no path of this machine in it."""
+    model.config._name_or_path = ""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    settings_path = folder / "tokenizer_config.json"
+    settings = json.loads(settings_path.read_text(encoding="utf-8"))
+    for name in ("is_local", "local_files_only", "name_or_path"):
+        settings.pop(name, None)
+    text = json.dumps(settings, indent=2, ensure_ascii=False, sort_keys=True)
+    settings_path.write_text(text + "\n", encoding="utf-8")
+
+
+def weight_bytes(folder: Path) -> int:
+    """Bytes of all weight files in a model's folder."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))

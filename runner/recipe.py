@@ -1,0 +1,41 @@
+"""A recipe as the engine sees it: steps in order, each with typed options and named inputs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.stage import Stage
+
+
+@dataclass(frozen=True)
+class Step:
+    """One use of a stage. `inputs` names, for each role, the earlier steps that give it."""
+
+    name: str
+    stage_name: str
+    stage: Stage
+    options: Any
+    inputs: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run. `plain` is the resolved recipe as a mapping, itself a valid recipe.
+
+    `versions` says what a reuse across a change of libraries is: a `note`, or `strict`: no reuse.
+    """
+
+    name: str
+    path: Path
+    steps: tuple[Step, ...]
+    plain: Mapping[str, Any]
+    store: Path | None = None
+    versions: str = "note"
+
+    def step(self, name: str) -> Step:
+        """The step of that name; KeyError where there is none."""
+        for step in self.steps:
+            if step.name == name:
+                return step
+        raise KeyError(name)

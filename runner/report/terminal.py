@@ -1,0 +1,139 @@
+"""What a run shows in a terminal, or as plain lines where there is none."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from runner.execute import Event, Finished, Noted, Outcome, Progressed, Started, Tell
+from runner.files import human_bytes
+from runner.plan import Plan, Verdict
+
+LINE_EVERY = 10.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+
+@contextmanager
+def screen(plan: Plan, stream: TextIO) -> Iterator[Tell]:
+    """A live table in a terminal, lines elsewhere; made for `stream` before it is redirected."""
+    if stream.isatty() and plan.work:
+        from runner.report.live import live
+
+        with live(plan, stream) as tell:
+            yield tell
+    else:
+        yield Lines(plan, stream).hear
+
+
+class Lines:
+    """One line for each thing that happens, without escape codes."""
+
+    def __init__(self, plan: Plan, stream: TextIO) -> None:
+        self.stream = stream
+        self.width = max(len(planned.step.name) for planned in plan.steps)
+        self.last_line = time.monotonic()
+
+    def hear(self, event: Event) -> None:
+        """Print what an event says."""
+        match event:
+            case Started(planned):
+                self._line(planned.step.name, f"{planned.verdict:<7} {planned.reason}")
+            case Noted(step, text):
+                self._line(step, text)
+            case Progressed(step, done, total, unit, figures):
+                if time.monotonic() - self.last_line > LINE_EVERY:
+                    self._line(step, f"{amount(done, total, unit)} {shown(figures)}".rstrip())
+            case Finished(outcome):
+                self._line(outcome.planned.step.name, ending(outcome))
+
+    def _line(self, step: str, text: str) -> None:
+        self.last_line = time.monotonic()
+        print(f"{step:<{self.width}}  {text}" if step else text, file=self.stream, flush=True)
+
+
+def ending(outcome: Outcome) -> str:
+    """How a step came to its result."""
+    if outcome.verdict is Verdict.REUSE:
+        return f"{outcome.verdict:<7} {outcome.reason}"
+    return f"done in {outcome.seconds:.1f} s"
+
+
+def amount(done: float, total: float, unit: str) -> str:
+    """How far a step is: `20/50 steps`, `40.0 MB/98.4 MB`."""
+    if unit == "bytes":
+        return f"{human_bytes(done)}/{human_bytes(total)}"
+    return f"{done:g}/{total:g} {unit}"
+
+
+def shown(figures: Mapping[str, Any]) -> str:
+    """Figures of the moment: `loss 0.12  350 tokens/s`."""
+    words = []
+    for name, value in figures.items():
+        if name.endswith("_per_second"):
+            words.append(f"{value} {name.removesuffix('_per_second')}/s")
+        else:
+            words.append(f"{name} {value}")
+    return "  ".join(words)
+
+
+def plan_table(plan: Plan) -> Iterator[str]:
+    """The plan as lines: step, verdict, reason."""
+    width = max(len(planned.step.name) for planned in plan.steps)
+    for planned in plan.steps:
+        yield f"{planned.step.name:<{width}}  {planned.verdict:<7} {planned.reason}"
+    work = len(plan.work)
+    yield f"{work} of {len(plan.steps)} steps to run" if work else "nothing to do"
+
+
+def summary(outcomes: Sequence[Outcome], seconds: float) -> Iterator[str]:
+    """What came out: scores, samples, sizes, where it is and how to use it."""
+    facts = {o.planned.step.stage_name: o.entry.record["facts"] for o in outcomes}
+    worked = [o for o in outcomes if o.verdict is not Verdict.REUSE]
+    done = f"{len(worked)} steps run, {len(outcomes) - len(worked)} reused, {seconds:.1f} s"
+    yield f"\n{outcomes[0].entry.record['recipe']}: {done}"
+    yield from _rows(_figures(facts))
+    for sample in facts.get("evaluate", {}).get("samples", []):
+        yield f"\n  {sample['prompt']}"
+        yield from _rows(
+            (f"  {name}", " ".join(answer.split())[:100])
+            for name, answer in sample["answers"].items()
+        )
+    if saved := facts.get("save"):
+        prompt = next(iter(facts.get("evaluate", {}).get("samples", [])), {"prompt": "Hello"})
+        yield f"\nThe result is in {saved['to']}. To use it:"
+        yield "  from transformers import pipeline"
+        message = {"role": "user", "content": prompt["prompt"]}
+        yield f'  print(pipeline("text-generation", "{saved["to"]}")([{message}]))'
+
+
+def _figures(facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    scores = facts.get("evaluate", {})
+    if match := scores.get("exact_match"):
+        yield "exact match", ", ".join(f"{name} {value:.2f}" for name, value in match.items())
+    squeezed = facts.get("quantize", {})
+    if perplexity := scores.get("perplexity"):
+        names = {"reference": "before quantizing", "model": "after" if squeezed else "model"}
+        yield (
+            "perplexity",
+            ", ".join(f"{names[name]} {value:.3f}" for name, value in perplexity.items()),
+        )
+    if squeezed:
+        before, after = squeezed["bytes_before"], squeezed["bytes_after"]
+        sizes = f"{human_bytes(before)} before, {human_bytes(after)} in {squeezed['method']}"
+        yield "size on disk", sizes
+
+
+def _rows(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    listed = list(rows)
+    width = max((len(name) for name, _ in listed), default=0)
+    for name, text in listed:
+        yield f"  {name:<{width}}  {text}"
+
+
+def own_stdout() -> TextIO:
+    """A handle on the screen that stays when libraries' output is sent to the log."""
+    import os
+
+    sys.stdout.flush()
+    return os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", errors="replace")

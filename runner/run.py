@@ -1,0 +1,200 @@
+"""One execution of a recipe: compose, plan, execute, and the folder that it leaves under runs/."""
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+import yaml
+
+from runner import files, hardware
+from runner.compose import compose
+from runner.errors import Problem, RecipeError, did_you_mean, listing
+from runner.execute import (
+    Event,
+    Finished,
+    Measured,
+    Noted,
+    Outcome,
+    Started,
+    Tell,
+    execute,
+)
+from runner.origins import short
+from runner.plan import Plan, plan
+from runner.recipe import Recipe
+from runner.stages import known
+from runner.store import Store, default_root
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+QUIET = {
+    "TQDM_DISABLE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def prepare(
+    name: str, overrides: Sequence[str], fresh: Collection[str] = ()
+) -> tuple[Plan, Store]:
+    """Compose and plan a recipe; `fresh` names steps to run again, or holds "all"."""
+    recipe = compose(name, overrides, known())
+    return plan(recipe, store := store_of(recipe), _fresh_steps(recipe, fresh)), store
+
+
+def store_of(recipe: Recipe) -> Store:
+    """The store that a recipe uses."""
+    return Store(recipe.store or default_root())
+
+
+def _fresh_steps(recipe: Recipe, fresh: Collection[str]) -> set[str]:
+    names = [step.name for step in recipe.steps]
+    if "all" in fresh:
+        return set(names)
+    problems = [
+        Problem("--fresh", f'there is no step "{name}".', did_you_mean(name, names) or listing(names))
+        for name in fresh
+        if name not in names
+    ]
+    if problems:
+        raise RecipeError(problems)
+    return set(fresh)
+
+
+class RunFolder:
+    """runs/<recipe>/<time>/: the resolved recipe, a record of every step, a log, links."""
+
+    def __init__(self, planned: Plan, root: Path) -> None:
+        self.plan = planned
+        self.folder = _new_folder(root / planned.recipe.name)
+        self.steps: dict[str, dict[str, Any]] = {}
+        text = yaml.safe_dump(dict(planned.recipe.plain), sort_keys=False, allow_unicode=True)
+        (self.folder / "recipe.yaml").write_text(text, encoding="utf-8")
+        self.log = open(self.folder / "log.txt", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+
+    def hear(self, event: Event) -> None:
+        """Keep what an event says. Progress is for the screen only."""
+        match event:
+            case Started(planned):
+                self._say(f"{planned.step.name}: {planned.verdict}: {planned.reason}")
+            case Noted(step, text):
+                self._say(f"{step}: {text}" if step else text)
+            case Measured(step, row):
+                with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+                    file.write(json.dumps({"of": step, **row}) + "\n")
+            case Finished(outcome):
+                self._keep(outcome)
+
+    def _keep(self, outcome: Outcome) -> None:
+        """The record of a step that is done, and a link to its product."""
+        name, record = outcome.planned.step.name, outcome.entry.record
+        self.steps[name] = {
+            "key": outcome.planned.key,
+            "verdict": str(outcome.verdict),
+            "reason": outcome.reason,
+            "seconds": round(outcome.seconds, 3),
+            "made_in_seconds": record["seconds"],
+            **{part: record[part] for part in ("digest", "made", "facts", "versions")},
+        }
+        links = self.folder / "products"
+        links.mkdir(exist_ok=True)
+        with suppress(FileExistsError):
+            (links / name).symlink_to(outcome.entry.product)
+        self._say(f"{name}: {outcome.verdict} ({outcome.seconds:.2f} s): {outcome.reason}")
+
+    def close(self, ending: str) -> None:
+        """Write the record of the run; the last thing that is written."""
+        record = {"recipe": self.plan.recipe.name, "ending": ending, "steps": self.steps}
+        files.write_json(self.folder / "record.json", record)
+        self._say(f"run: {ending}")
+        self.log.close()
+
+    def _say(self, text: str) -> None:
+        self.log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+
+
+def carry_out(planned: Plan, store: Store, screen: Tell, root: Path) -> list[Outcome]:
+    """Run a plan and leave its folder under `root`."""
+    folder = RunFolder(planned, root)
+
+    def tell(event: Event) -> None:
+        folder.hear(event)
+        screen(event)
+
+    ending = "failed"
+    try:
+        if planned.work:
+            os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+            tell(Noted("", hardware.prepare()))
+        with _signals() as stop_signal, _into(folder.log, active=bool(planned.work)):
+            outcomes = execute(planned, store, tell, stop_signal)
+        ending = "finished"
+        screen(Noted("", f"run folder: {short(folder.folder)}"))
+        return outcomes
+    except BaseException as error:
+        ending = f"ended by {type(error).__name__}: {error}"
+        raise
+    finally:
+        folder.close(ending)
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], str | None]]:
+    """Note the first signal, for the running step to see; a second Ctrl-C stops at once."""
+    seen: list[str] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if seen and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        seen.append(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, note) for number in SIGNALS}
+    try:
+        yield lambda: seen[0] if seen else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _into(log: TextIO, *, active: bool) -> Iterator[None]:
+    """Send what libraries print, from Python or C, to the log; the screen keeps its own handle."""
+    if not active:
+        yield
+        return
+    logging.captureWarnings(True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(kept[0], 1)
+        os.dup2(kept[1], 2)
+        os.close(kept[0])
+        os.close(kept[1])
+        logging.captureWarnings(False)
+
+
+def _new_folder(parent: Path) -> Path:
+    """A folder named by the time, that no other run has."""
+    stamp, count = time.strftime("%Y-%m-%dT%H-%M-%S"), 1
+    while True:
+        folder = parent / (stamp if count == 1 else f"{stamp}-{count}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            count += 1

@@ -1,0 +1,122 @@
+"""What a stage is (the contract that every module in runner/stages/ keeps) and what it is given."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from runner.checkpoint import Checkpoints
+from runner.errors import Stopped
+from runner.files import digest
+from runner.options import Fault
+
+if TYPE_CHECKING:
+    from runner.recipe import Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """A role that a stage needs filled, by the latest earlier step that gives this kind.
+
+    part      only a part of a fetch step of this name (`model`, `data`)
+    optional  the role may stay empty
+    many      every earlier step of this kind fills the role
+    named     filled only where the recipe names a step
+    consumes  the stage changes the product in place; nobody else may use it after
+    """
+
+    kind: str
+    part: str = ""
+    optional: bool = False
+    many: bool = False
+    named: bool = False
+    consumes: bool = False
+
+
+@dataclass
+class Context:
+    """What a running step may ask of the engine."""
+
+    draft: Path
+    """A folder of this step's own that outlives a crash."""
+    checkpoint: Checkpoints
+    """Numbered states of unfinished work: saved whole, and the newest valid one found again."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Figures for the record and the summary (never part of a key)."""
+    progress: Callable[..., None] = lambda done, total, unit, **figures: None
+    """progress(done, total, unit, **figures): how far the step is."""
+    note: Callable[[str], None] = lambda text: None
+    """One line that the user should see."""
+    metrics: Callable[[Mapping[str, Any]], None] = lambda row: None
+    """One row of figures over time, kept in the run's folder."""
+    stop_signal: Callable[[], str | None] = lambda: None
+
+    def should_stop(self) -> bool:
+        """Whether a signal has asked for a checkpoint and the end of the run."""
+        return self.stop_signal() is not None
+
+    def stop_here(self) -> None:
+        """Raise Stopped if a signal asked for it; call it where the work so far is kept."""
+        if signal_name := self.stop_signal():
+            raise Stopped(signal_name)
+
+
+class Stage(Protocol):
+    """A kind of work: one module. Functions shared by two stages are assigned, not inherited."""
+
+    NEEDS: Mapping[str, Need]
+    """The roles that a step of this stage needs filled."""
+    GIVES: str
+    """The kind of product: files, dataset, model, text or scores."""
+    VERSION: int
+    """Raised whenever the same options and inputs would give another result."""
+    PARTS: bool
+    """Whether a recipe gives it named parts, each a step of its own (`fetch.model`)."""
+    HOLDS: bool
+    """Whether the next step gets the product itself (true) or what the store gives back."""
+    Options: Any
+    """The frozen dataclass of options; the only place where defaults live."""
+
+    @property
+    def __doc__(self) -> str | None: ...  # type: ignore[override]
+
+    def resolve(self, options: Any) -> Any:
+        """Options with everything pinned that floats: an `auto`, a branch, a file's content."""
+
+    def check(self, options: Any, inputs: Mapping[str, "tuple[Step, ...]"]) -> list[Fault]:
+        """What can be known to be wrong before any work; `inputs` are the steps in each role."""
+
+    def stale(self, options: Any, folder: Path) -> str | None:
+        """Why a finished product no longer counts: what it put outside the store is gone."""
+
+    def run(self, options: Any, inputs: Mapping[str, Any], context: Context) -> Any:
+        """Do the work and return the product."""
+
+    def save(self, product: Any, folder: Path) -> None:
+        """Write the product into an empty folder, the same bytes for the same product."""
+
+    def restore(self, folder: Path, inputs: Mapping[str, Any]) -> Any:
+        """Read the product back; `inputs` restores only those roles that are asked for."""
+
+
+def version(stage: Stage) -> str:
+    """What a key says of a stage's code: its VERSION, and for a third party's its source too."""
+    name, source = getattr(stage, "__name__", ""), getattr(stage, "__file__", None)
+    if source is None or name.startswith("runner.stages."):
+        return str(stage.VERSION)
+    return f"{stage.VERSION}+{digest(Path(source))[:16]}"
+
+
+def resolves_nothing(options: Any) -> Any:
+    """`resolve` of a stage in whose options nothing floats."""
+    return options
+
+
+def checks_nothing(options: Any, inputs: Mapping[str, "tuple[Step, ...]"]) -> list[Fault]:
+    """`check` of a stage whose options cannot contradict each other."""
+    return []
+
+
+def never_stale(options: Any, folder: Path) -> str | None:
+    """`stale` of a stage that puts nothing outside the store."""
+    return None

@@ -1,0 +1,113 @@
+"""Score answers against what was expected, and measure perplexity before and after quantizing."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from runner import chat, products
+from runner.errors import StepError
+from runner.options import Fault, option
+from runner.products import Model, Row
+from runner.recipe import Step
+from runner.stage import Context, Need, never_stale, resolves_nothing
+
+NEEDS: Mapping[str, Need] = {
+    "texts": Need(kind="text", many=True, optional=True),
+    "dataset": Need(kind="dataset", optional=True),
+    "reference": Need(kind="model", named=True),
+    "model": Need(kind="model", optional=True),
+}
+GIVES = "scores"
+VERSION = 1
+PARTS = False
+HOLDS = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is measured."""
+
+    samples: int = option(3, "Answers shown side by side", at_least=0)
+    perplexity_rows: int = option(64, "Rows held out to measure perplexity on; 0 is none", at_least=0)
+    batch_size: int = option(8, "Rows a forward pass", keyed=False, at_least=1)
+
+
+resolve = resolves_nothing
+stale = never_stale
+save = products.save_scores
+restore = products.restore_scores
+
+
+def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Fault]:
+    """There must be something to score."""
+    if not inputs.get("texts") and not inputs.get("model"):
+        return [Fault((), "there is neither text nor a model to score before this step.")]
+    return []
+
+
+def run(options: Options, inputs: Mapping[str, Any], context: Context) -> dict[str, Any]:
+    """Exact match of every text, samples of all side by side, perplexity of the models."""
+    texts: Mapping[str, list[Row]] = inputs["texts"] if "texts" in inputs else {}
+    scores: dict[str, Any] = {
+        "exact_match": {name: exact_match(rows) for name, rows in texts.items()},
+        "samples": _samples(texts, options.samples),
+        "perplexity": {},
+    }
+    roles = [role for role in ("reference", "model") if role in inputs]
+    if options.perplexity_rows and "dataset" in inputs:
+        rows = list(inputs["dataset"].held_out)[: options.perplexity_rows]
+        if not rows:
+            raise StepError("no rows are held out to measure perplexity on.")
+        for done, role in enumerate(roles):
+            scores["perplexity"][role] = perplexity(
+                inputs[role],
+                rows,
+                options.batch_size,
+                lambda n, before=done: context.progress(
+                    before * len(rows) + n, len(roles) * len(rows), "rows"
+                ),
+            )
+            context.stop_here()
+    context.facts |= scores
+    return scores
+
+
+def exact_match(rows: Sequence[Row]) -> float:
+    """The share of answers that are the expected text, to the letter."""
+    return sum(row["answer"] == row["expected"] for row in rows) / len(rows)
+
+
+def perplexity(model: Model, rows: Sequence[Row], batch_size: int, report: Any) -> float:
+    """exp of the mean negative log-likelihood of every token but each row's first."""
+    import torch
+
+    device, total, count = model.model.device, 0.0, 0
+    for start in range(0, len(rows), batch_size):
+        batch = [row["input_ids"] for row in rows[start : start + batch_size]]
+        width = max(map(len, batch))
+        ids = torch.tensor([row + [0] * (width - len(row)) for row in batch], device=device)
+        mask = torch.tensor(
+            [[1] * len(row) + [0] * (width - len(row)) for row in batch], device=device
+        )
+        targets = ids.masked_fill(mask == 0, chat.IGNORED)[:, 1:]
+        with torch.inference_mode():
+            logits = model.model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
+        losses = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), ignore_index=chat.IGNORED, reduction="sum"
+        )
+        total, count = total + losses.item(), count + int((targets != chat.IGNORED).sum())
+        report(start + len(batch))
+    return round(math.exp(total / count), 4)
+
+
+def _samples(texts: Mapping[str, list[Row]], count: int) -> list[Row]:
+    """The first rows, with the answer of every text."""
+    found: dict[str, Row] = {}
+    for name, rows in texts.items():
+        for row in rows[:count]:
+            sample = found.setdefault(
+                row["prompt"], {"prompt": row["prompt"], "expected": row["expected"], "answers": {}}
+            )
+            sample["answers"][name] = row["answer"]
+    return list(found.values())[:count]

@@ -1,0 +1,142 @@
+"""Have a model answer the rows held out; each answer is kept as soon as it is there."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner import chat, products
+from runner.errors import StepError
+from runner.files import digest_json
+from runner.options import Fault, option
+from runner.products import Model, Row
+from runner.recipe import Step
+from runner.stage import Context, Need, never_stale, resolves_nothing
+
+NEEDS: Mapping[str, Need] = {"model": Need(kind="model"), "dataset": Need(kind="dataset")}
+GIVES = "text"
+VERSION = 1
+PARTS = False
+HOLDS = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How answers are drawn."""
+
+    max_new_tokens: int = option(64, "The longest answer, in tokens", at_least=1)
+    temperature: float = option(0.0, "0 is greedy: always the likeliest token", at_least=0)
+    top_p: float = option(1.0, "Draw from the likeliest tokens of this total", at_least=0, at_most=1)
+    top_k: int = option(0, "Draw from this many of the likeliest tokens; 0 is all", at_least=0)
+    rows: int | None = option(None, "Only the first rows held out", at_least=1)
+    batch_size: int = option(32, "Prompts answered together", at_least=1)
+    seed: int = option(0, "Decides what is drawn, batch by batch", at_least=0)
+
+
+resolve = resolves_nothing
+stale = never_stale
+save = products.save_rows
+restore = products.restore_rows
+
+
+def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Fault]:
+    """Settings for drawing mean nothing to greedy answers."""
+    if options.temperature > 0:
+        return []
+    drawn = {"top_p": options.top_p != 1.0, "top_k": options.top_k != 0}
+    fact = "has no effect on greedy answers; set a temperature above 0."
+    return [Fault((name,), f"{name} {fact}") for name, is_set in drawn.items() if is_set]
+
+
+def run(options: Options, inputs: Mapping[str, Any], context: Context) -> list[Row]:
+    """Answer in batches, going on after the rows that a killed run has kept."""
+    rows = list(inputs["dataset"].held_out)[: options.rows]
+    if not rows:
+        raise StepError("there is nothing to answer: no rows are held out.")
+    kept = context.draft / "rows.jsonl"
+    answers = _kept(kept, options.batch_size)
+    model: Model = inputs["model"]
+    tokens = 0
+    for start in range(len(answers), len(rows), options.batch_size):
+        batch = _answers(model, rows[start : start + options.batch_size], options, start)
+        _append(kept, batch)
+        answers += batch
+        tokens += sum(row["answer_tokens"] for row in batch)
+        context.progress(len(answers), len(rows), "prompts", tokens=tokens)
+        context.stop_here()
+    context.facts |= {"rows": len(answers), "answer_tokens": sum(r["answer_tokens"] for r in answers)}
+    return answers
+
+
+def _answers(model: Model, rows: Sequence[Row], options: Options, start: int) -> list[Row]:
+    """One batch: prompt, expected answer, answer, why it ended, token counts."""
+    import torch
+
+    tokenizer = model.tokenizer
+    prompts = [chat.render(tokenizer, row["messages"][:-1], for_answer=True) for row in rows]
+    encoded = tokenizer(
+        prompts, padding=True, return_tensors="pt", add_special_tokens=False
+    ).to(model.model.device)
+    torch.manual_seed(options.seed + start)
+    with torch.inference_mode():
+        output = model.model.generate(
+            **encoded,
+            max_new_tokens=options.max_new_tokens,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            **_drawing(options),
+        )
+    found = []
+    for row, ids in zip(rows, output[:, encoded["input_ids"].shape[1] :].tolist(), strict=True):
+        stopped = tokenizer.eos_token_id in ids
+        ids = ids[: ids.index(tokenizer.eos_token_id)] if stopped else ids
+        asked = row["messages"][:-1]
+        found.append(
+            {
+                "id": digest_json([asked, _settings(options)])[:16],
+                "prompt": asked[-1]["content"],
+                "expected": row["messages"][-1]["content"],
+                "answer": tokenizer.decode(ids, skip_special_tokens=True).strip(),
+                "finish": "stop" if stopped else "length",
+                "answer_tokens": len(ids) + stopped,
+            }
+        )
+    return found
+
+
+def _drawing(options: Options) -> dict[str, Any]:
+    if options.temperature == 0:
+        return {"do_sample": False}
+    return {
+        "do_sample": True,
+        "temperature": options.temperature,
+        "top_p": options.top_p,
+        "top_k": options.top_k,
+    }
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    return {"max_new_tokens": options.max_new_tokens, **_drawing(options), "seed": options.seed}
+
+
+def _kept(path: Path, batch_size: int) -> list[Row]:
+    """The whole batches that an earlier process wrote; a torn last line is dropped."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    found = found[: len(found) - len(found) % batch_size]
+    path.unlink(missing_ok=True)
+    _append(path, found)
+    return found
+
+
+def _append(path: Path, rows: Sequence[Row]) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,86 @@
+"""Load a model and its tokenizer onto this machine's device."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from runner import files, hardware, products
+from runner.errors import StepError
+from runner.options import option
+from runner.products import Model
+from runner.stage import Context, Need, checks_nothing, never_stale
+
+NEEDS: Mapping[str, Need] = {"files": Need(kind="files", part="model")}
+GIVES = "model"
+VERSION = 1
+PARTS = False
+HOLDS = True
+
+SETTINGS = "load.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How the weights are held in memory."""
+
+    dtype: Literal["auto", "checkpoint", "bfloat16", "float16", "float32"] = option(
+        "auto", "Number format; auto is the checkpoint's own where this machine computes it"
+    )
+    attention: Literal["sdpa", "eager"] = option("sdpa", "How attention is computed")
+
+
+check = checks_nothing
+stale = never_stale
+
+
+def resolve(options: Options) -> Options:
+    """Decide `auto` by what the hardware computes."""
+    if options.dtype != "auto":
+        return options
+    decided = "checkpoint" if hardware.computes_bfloat16() else "float32"
+    return dataclasses.replace(options, dtype=decided)
+
+
+def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Model:
+    """Read the weights."""
+    loaded = _open(inputs["files"].folder, options.dtype, options.attention)
+    if loaded.tokenizer.chat_template is None:
+        raise StepError("the model's tokenizer has no chat template.")
+    context.facts |= {
+        "parameters": loaded.model.num_parameters(),
+        "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "bytes": loaded.model.get_memory_footprint(),
+        "device": str(loaded.model.device),
+    }
+    return loaded
+
+
+def save(product: Model, folder: Path) -> None:
+    """Keep how it was loaded; the weights lie where fetch put them."""
+    config = product.model.config
+    files.write_json(
+        folder / SETTINGS,
+        {
+            "dtype": str(config.dtype).removeprefix("torch."),
+            "attention": config._attn_implementation,
+        },
+    )
+
+
+def restore(folder: Path, inputs: Mapping[str, Any]) -> Model:
+    """Load it again in the same way."""
+    settings = files.read_json(folder / SETTINGS)
+    return _open(inputs["files"].folder, settings["dtype"], settings["attention"])
+
+
+def _open(folder: Path, dtype: str, attention: str) -> Model:
+    try:
+        return products.open_model(
+            folder,
+            dtype="auto" if dtype == "checkpoint" else dtype,
+            attn_implementation=attention,
+        )
+    except (OSError, ValueError) as error:
+        raise StepError(f"{folder} does not open as a model: {error}") from error

@@ -1,0 +1,112 @@
+"""Put the finished model where `from_pretrained` and people find it."""
+
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner import files, products
+from runner.errors import StepError
+from runner.options import Fault, option
+from runner.products import Files, Model
+from runner.recipe import Step
+from runner.stage import Context, Need, resolves_nothing
+
+NEEDS: Mapping[str, Need] = {"model": Need(kind="model")}
+GIVES = "files"
+VERSION = 1
+PARTS = False
+HOLDS = False
+
+REFERENCE = "saved.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Where to."""
+
+    to: Path = option(help="The folder to write", from_cwd=True)
+    overwrite: bool = option(False, "Replace a folder that holds something else", keyed=False)
+
+
+resolve = resolves_nothing
+
+
+def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Fault]:
+    """The target may be a new folder or one to replace, never a file."""
+    if options.to.exists() and not options.to.is_dir():
+        return [Fault(("to",), f"{options.to} is a file; save writes a folder.")]
+    return []
+
+
+def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:
+    """Write beside the target and move it there whole."""
+    model: Model = inputs["model"]
+    options.to.parent.mkdir(parents=True, exist_ok=True)
+    staged = options.to.with_name(f".{options.to.name}.{uuid.uuid4().hex}")
+    try:
+        _write(model, staged)
+        written = files.manifest(staged)
+        files.sync_tree(staged)
+        _move(staged, options, written)
+    finally:
+        files.remove(staged)
+    context.facts |= {
+        "to": str(options.to),
+        "bytes": files.total_size(written),
+        "quantized": getattr(model.model, "is_quantized", False),
+    }
+    return Files(options.to)
+
+
+def save(product: Files, folder: Path) -> None:
+    """Keep what was written where; the bytes themselves are the target's."""
+    found = files.manifest(product.folder)
+    files.write_json(folder / REFERENCE, {"to": str(product.folder), "files": found})
+
+
+def restore(folder: Path, inputs: Mapping[str, Any]) -> Files:
+    """The saved folder."""
+    return Files(Path(files.read_json(folder / REFERENCE)["to"]))
+
+
+def stale(options: Options, folder: Path) -> str | None:
+    """The target may have been deleted or written over."""
+    reference = files.read_json(folder / REFERENCE)
+    fault = files.damage(options.to, reference["files"], bytes_too=False)
+    return f"in {options.to} {fault}" if fault else None
+
+
+def _write(model: Model, folder: Path) -> None:
+    """Copy a model that lies whole on disk; merge and write one that does not."""
+    if model.folder is not None:
+        import shutil
+
+        shutil.copytree(model.folder, folder, copy_function=shutil.copyfile)
+        return
+    merged = model.model
+    if hasattr(merged, "merge_and_unload"):
+        import copy
+
+        merged = copy.deepcopy(merged).merge_and_unload(safe_merge=True)
+    products.write_model(merged, model.tokenizer, folder)
+
+
+def _move(staged: Path, options: Options, written: files.Manifest) -> None:
+    """Give the new folder the target's name; what stood there goes away only after that."""
+    if not options.to.exists():
+        os.rename(staged, options.to)
+        return
+    if files.manifest(options.to) == written:
+        return
+    if any(options.to.iterdir()) and not options.overwrite:
+        raise StepError(
+            f"{options.to} holds something else and is left alone; the result is kept in the store.",
+            "Take another folder with save.to=..., or allow it: save.overwrite=true",
+        )
+    aside = options.to.with_name(f".{options.to.name}.{uuid.uuid4().hex}.old")
+    os.rename(options.to, aside)
+    os.rename(staged, options.to)
+    files.remove(aside)

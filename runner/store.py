@@ -1,0 +1,213 @@
+"""The store: finished steps by key, and the drafts of unfinished ones.
+
+    entries/<key>/   record.json and product/: complete or absent
+    drafts/<key>.<token>/   unfinished work; the next run of the same key takes it over
+    leases/<key>     who is making what (lease.py)
+    recent/<recipe>/<step>.json   the last keys of a step, only to say why it runs
+
+What is promised. *A process is killed*: an entry is there whole or not at all, for it gets its
+name by one rename after all its bytes; the draft keeps the checkpoints. *The machine goes down*:
+every file, the record and the folders are synced before and after that rename. *The disk is full*:
+the write fails, the draft is left, nothing half-made gets a name. *Leases don't work*, or two
+machines share the folder: both may do the work, one rename wins and the other result is dropped.
+*Bytes rot*: sizes are compared whenever an entry is planned on, every byte when it is read; a
+damaged entry is as good as absent and is made again. Files in entries are read-only.
+"""
+
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner import files
+from runner.checkpoint import Checkpoints
+from runner.errors import StoreError
+from runner.lease import is_held, lease
+
+RECORD_SCHEMA = 1
+RECENT_KEYS = 8
+
+
+def default_root() -> Path:
+    """RUNNER_STORE, or ~/.cache/recipe-runner."""
+    named = os.environ.get("RUNNER_STORE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "recipe-runner"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One finished step."""
+
+    key: str
+    folder: Path
+    record: Mapping[str, Any]
+
+    @property
+    def product(self) -> Path:
+        """The folder with the product's files."""
+        return self.folder / "product"
+
+    @property
+    def digest(self) -> str:
+        """The digest of the product: of every file's name, size and bytes."""
+        return str(self.record["digest"])
+
+    def damage(self) -> str | None:
+        """What is wrong with the product's bytes, in words; None where all is well."""
+        return files.damage(self.product, self.record["files"], bytes_too=True)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The folder of one unfinished step, owned by this process."""
+
+    key: str
+    folder: Path
+
+    @property
+    def work(self) -> Path:
+        """What the stage keeps while it works."""
+        return self.folder / "work"
+
+    def checkpoints(self, note: Callable[[str], None], keep: int = 2) -> Checkpoints:
+        """The step's checkpoints."""
+        return Checkpoints(self.folder / "checkpoints", note, keep)
+
+
+class Store:
+    """The folder that holds finished steps by key, shared by all runs."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.entries, self.drafts = root / "entries", root / "drafts"
+
+    def entry(self, key: str) -> Entry | None:
+        """The finished step of that key; None where it is absent or visibly damaged."""
+        found = self.look(key)
+        return found if isinstance(found, Entry) else None
+
+    def look(self, key: str) -> Entry | str | None:
+        """The entry, what is wrong with it (in words), or None where there is none."""
+        folder = self.entries / key
+        if not folder.is_dir():
+            return None
+        record = files.read_json(folder / "record.json")
+        if not isinstance(record, dict) or record.get("key") != key:
+            return "its record cannot be read"
+        fault = files.damage(folder / "product", record["files"], bytes_too=False)
+        return fault or Entry(key, folder, record)
+
+    def discard(self, key: str) -> None:
+        """Take an entry away, all at once, then delete it."""
+        aside = self.drafts / f"discarded.{uuid.uuid4().hex}"
+        self.drafts.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            os.rename(self.entries / key, aside)
+        files.remove(aside)
+
+    def lease(self, key: str, on_wait: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Be the one process that makes this key."""
+        return lease(self.root / "leases" / key, on_wait)
+
+    def in_work(self, key: str) -> bool:
+        """Whether somebody alive holds the lease of this key."""
+        return is_held(self.root / "leases" / key)
+
+    def has_draft(self, key: str) -> bool:
+        """Whether unfinished work for this key is kept."""
+        return any(self.drafts.glob(f"{key}.*/*/*"))
+
+    def draft(self, key: str) -> Draft:
+        """A draft for this key: the one that an earlier process left, or a new one.
+
+        It is taken over by renaming, so that an owner that should be dead but is not loses its
+        folder instead of writing into ours.
+        """
+        folder = self.drafts / f"{key}.{uuid.uuid4().hex}"
+        self.drafts.mkdir(parents=True, exist_ok=True)
+        for left in sorted(self.drafts.glob(f"{key}.*")):
+            with suppress(OSError):
+                os.rename(left, folder)
+                break
+        draft = Draft(key, folder)
+        draft.work.mkdir(parents=True, exist_ok=True)
+        return draft
+
+    def drop_draft(self, key: str) -> None:
+        """Throw unfinished work for this key away."""
+        for left in self.drafts.glob(f"{key}.*"):
+            files.remove(left)
+
+    def commit(
+        self, draft: Draft, save: Callable[[Path], None], record: Mapping[str, Any]
+    ) -> Entry:
+        """Write the product by `save(folder)` and give it its name; the draft is used up."""
+        staged = draft.folder / "entry"
+        try:
+            files.remove(staged)
+            (staged / "product").mkdir(parents=True)
+            save(staged / "product")
+            self._seal(draft.key, staged, record)
+            self._rename(draft.key, staged)
+        except OSError as error:
+            raise StoreError(
+                f"{self.root}: cannot keep the result: {error.strerror or error}"
+            ) from error
+        files.remove(draft.folder)
+        entry = self.entry(draft.key)
+        if entry is None:
+            raise StoreError(f"{self.entries / draft.key}: gone or changed right after its commit")
+        return entry
+
+    def remember(self, recipe: str, step: str, key: str, parts: Mapping[str, Any]) -> None:
+        """Note that a step had this key, so that a later plan can say what changed."""
+        path = self._recent(recipe, step)
+        rows = self.recent(recipe, step)
+        if rows and rows[0]["key"] == key:
+            return
+        rows = [{"key": key, "parts": parts}, *(row for row in rows if row["key"] != key)]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_json(path, rows[:RECENT_KEYS])
+
+    def recent(self, recipe: str, step: str) -> list[dict[str, Any]]:
+        """The last keys of a step with their parts, newest first."""
+        rows = files.read_json(self._recent(recipe, step))
+        return rows if isinstance(rows, list) else []
+
+    def _recent(self, recipe: str, step: str) -> Path:
+        return self.root / "recent" / recipe / f"{step}.json"
+
+    def _seal(self, key: str, staged: Path, record: Mapping[str, Any]) -> None:
+        """Make the files read-only and write the record that names them all."""
+        found = files.manifest(staged / "product")
+        for name in found:
+            (staged / "product" / name).chmod(0o444)
+        facts = {
+            "schema": RECORD_SCHEMA,
+            "id": uuid.uuid4().hex,
+            "key": key,
+            "digest": files.digest_json(found),
+            **record,
+            "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "host": socket.gethostname(),
+            "files": found,
+        }
+        files.write_json(staged / "record.json", facts)
+        files.sync_tree(staged)
+
+    def _rename(self, key: str, staged: Path) -> None:
+        """Give the entry its name; where a whole one has it already, that one stays."""
+        self.entries.mkdir(parents=True, exist_ok=True)
+        if isinstance(self.look(key), str):
+            self.discard(key)
+        try:
+            os.rename(staged, self.entries / key)
+        except OSError:  # somebody else's result is there: it is as good as ours
+            if self.entry(key) is None:
+                raise
+        files.sync(self.entries)
