@@ -216,10 +216,10 @@ class _Source:
             except MissingConfigException as error:
                 missing = error.missing_cfg_file or ""
                 group, _, preset = missing.rpartition("/")
-                given = [text for text in overrides if text.endswith(f"={preset}")]
+                given = [c for c in self.changes.choices if c.parsed.value() == preset]
                 if given:
-                    self._unknown_preset(error, f'override "{given[0]}"')
-                    overrides = [text for text in overrides if text not in given]
+                    self._unknown_preset(error, f'override "{given[0].text}"')
+                    overrides = [text for text in overrides if not text.endswith(f"={preset}")]
                     continue
                 self._unknown_preset(error, self._line_of(group, preset))
                 deletion = f"~{group}"

@@ -58,7 +58,7 @@ class StoreError(RunnerError):
     """The store cannot be read or written."""
 
 
-class Stopped(RunnerError):
+class Stopped(RunnerError):  # noqa: N818  not a failure: the run was asked to stop
     """A signal asked the run to stop; what was done so far is kept."""
 
     def __init__(self, signal_name: str) -> None:

@@ -102,9 +102,7 @@ class _Execution:
             outcome = Outcome(planned, Verdict.REUSE, planned.reason, 0.0, entry)
         else:
             outcome = self._make(planned)
-        self.store.remember(
-            self.plan.recipe.name, planned.step.name, planned.key, planned.parts
-        )
+        self.store.remember(self.plan.recipe.name, planned.step.name, planned.key, planned.parts)
         self._let_go(after=planned)
         self._finish(outcome)
 
@@ -151,9 +149,7 @@ class _Execution:
                 self.store.discard(planned.key)
                 self.store.drop_draft(planned.key)
             entry = self._run(planned, self.store.draft(planned.key))
-        return Outcome(
-            planned, planned.verdict, planned.reason, time.monotonic() - begun, entry
-        )
+        return Outcome(planned, planned.verdict, planned.reason, time.monotonic() - begun, entry)
 
     def _run(self, planned: Planned, draft: Draft) -> Entry:
         step, begun = planned.step, time.monotonic()

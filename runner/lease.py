@@ -138,4 +138,4 @@ def _lives_here(owner: dict[str, Any]) -> bool | None:
     place = _place()
     if not place["boot"] or any(owner.get(name) != value for name, value in place.items()):
         return None
-    return _start_time(int(owner["pid"])) == owner["start"]
+    return bool(_start_time(int(owner["pid"])) == owner["start"])

@@ -238,9 +238,15 @@ class _Linking:
             step = fault.where[0] if fault.where else ""
             stage = self._stage_name(step) if step else None
             command = f"See: runner show {stage}" if fault.is_key and stage in self.stages else ""
-            self._problem(
-                self.written.find(fault.where).text, fault.fact, fault.guess, command
-            )
+            where = self.written.find(self._place(fault.where)).text
+            self._problem(where, fault.fact, fault.guess, command)
+
+    def _place(self, where: Where) -> Where:
+        """A step that the recipe says nothing about stands in its list of steps."""
+        steps = self.values.get("steps")
+        if where and where[0] not in self.values and isinstance(steps, list) and where[0] in steps:
+            return ("steps", str(steps.index(where[0])))
+        return where
 
     def _problem(self, where: str, fact: str, guess: str = "", command: str = "") -> None:
         self.problems.append(Problem(where, fact, guess, command))
@@ -258,4 +264,5 @@ def _as_mapping(step: Step) -> dict[str, Any]:
         for role, names in step.inputs.items()
         if names
     }
-    return roles | plain(step.options)
+    options: dict[str, Any] = plain(step.options)
+    return roles | options

@@ -1,4 +1,4 @@
-"""A stage's options: from a YAML mapping to a frozen dataclass, strictly, with every fault found at once."""
+"""A stage's options: from a YAML mapping to a frozen dataclass, strictly, all faults at once."""
 
 import types
 import typing
@@ -105,7 +105,7 @@ def describe(hint: Any) -> str:
     if origin is Literal:
         return " or ".join(f'"{arg}"' if isinstance(arg, str) else str(arg) for arg in args)
     if origin is tuple:
-        return f"a list of {describe(args[0])}"
+        return f"a list, each {describe(args[0])}"
     if origin is dict or is_dataclass(hint):
         return "a mapping"
     if hint is type(None):
@@ -160,14 +160,11 @@ def _convert_union(args: tuple[Any, ...], value: Any, where: Where) -> tuple[Any
     rest = [arg for arg in args if arg is not type(None)]
     if len(rest) == 1:
         return convert(rest[0], value, where)
-    return None, [
-        Fault(where, f"{_title(where)} must be {describe(Union[args])}, got {_show(value)}.")
-    ]
+    kinds = " or ".join(describe(arg) for arg in rest)
+    return None, [Fault(where, f"{_title(where)} must be {kinds}, got {_show(value)}.")]
 
 
-def _convert_items(
-    make: Any, items: Any, hint: Any, where: Where
-) -> tuple[Any, list[Fault]]:
+def _convert_items(make: Any, items: Any, hint: Any, where: Where) -> tuple[Any, list[Fault]]:
     pairs, faults = [], []
     for name, value in items:
         made, found = convert(hint, value, (*where, str(name)))

@@ -42,9 +42,11 @@ class Document:
 
 
 class Origins:
-    """All that a recipe was composed of, the strongest first."""
+    """All that a recipe was composed of, the strongest first: the recipe itself leads."""
 
-    def __init__(self, overrides: Sequence[tuple[Where, str]], documents: Sequence[Document]):
+    def __init__(
+        self, overrides: Sequence[tuple[Where, str]], documents: Sequence[Document]
+    ) -> None:
         self.overrides, self.documents = overrides, documents
 
     def find(self, where: Where) -> Origin:
@@ -52,8 +54,7 @@ class Origins:
         for length in range(len(where), 0, -1):
             for origin in self._at(where[:length]):
                 return origin
-        last = self.documents[-1] if self.documents else None
-        return Origin(short(last.path) if last else "the recipe", Path.cwd())
+        return Origin(short(self.documents[0].path), self.documents[0].path.parent)
 
     def _at(self, where: Where) -> Iterator[Origin]:
         for path, text in reversed(self.overrides):

@@ -1,4 +1,4 @@
-"""Where recipes and presets are: beside the user's own, in a checkout, or in the installed package."""
+"""Where recipes and presets are: the user's own, and those shipped with the package."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -75,9 +75,10 @@ def save_dataset(product: Dataset, folder: Path) -> None:
 
     for name in ("train", "held_out"):
         table = getattr(product, name).with_format("arrow")[:]
-        with pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink:
-            with pa.ipc.new_stream(sink, table.schema.remove_metadata()) as writer:
-                writer.write_table(table.replace_schema_metadata(None).combine_chunks())
+        table = table.replace_schema_metadata(None).combine_chunks()
+        path = str(folder / f"{name}.arrow")
+        with pa.OSFile(path, "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
 
 
 def restore_dataset(folder: Path, inputs: Mapping[str, Any]) -> Dataset:
@@ -136,9 +137,7 @@ def open_tokenizer(folder: Path) -> Any:
     """The tokenizer of a model's folder, padding on the left and never without a pad token."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder, local_files_only=True, padding_side="left"
-    )
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -42,9 +42,7 @@ QUIET = {
 }
 
 
-def prepare(
-    name: str, overrides: Sequence[str], fresh: Collection[str] = ()
-) -> tuple[Plan, Store]:
+def prepare(name: str, overrides: Sequence[str], fresh: Collection[str] = ()) -> tuple[Plan, Store]:
     """Compose and plan a recipe; `fresh` names steps to run again, or holds "all"."""
     recipe = compose(name, overrides, known())
     return plan(recipe, store := store_of(recipe), _fresh_steps(recipe, fresh)), store
@@ -60,7 +58,9 @@ def _fresh_steps(recipe: Recipe, fresh: Collection[str]) -> set[str]:
     if "all" in fresh:
         return set(names)
     problems = [
-        Problem("--fresh", f'there is no step "{name}".', did_you_mean(name, names) or listing(names))
+        Problem(
+            "--fresh", f'there is no step "{name}".', did_you_mean(name, names) or listing(names)
+        )
         for name in fresh
         if name not in names
     ]
@@ -151,7 +151,7 @@ def _signals() -> Iterator[Callable[[], str | None]]:
     """Note the first signal, for the running step to see; a second Ctrl-C stops at once."""
     seen: list[str] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def note(number: int, _: FrameType | None) -> None:
         if seen and number == signal.SIGINT:
             raise KeyboardInterrupt
         seen.append(signal.Signals(number).name)

@@ -1,4 +1,4 @@
-"""Writes dates.jsonl: dates in many spellings, each answered in ISO 8601. `python make_dates.py`."""
+"""Writes dates.jsonl: dates in many spellings, each answered in ISO 8601."""
 
 import datetime
 import json
@@ -10,8 +10,8 @@ ROWS = 480
 FIRST, LAST = datetime.date(1950, 1, 1), datetime.date(2049, 12, 31)
 MONTHS = (
     "January February March April May June July August September October November December"
-).split()
-WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+).split()  # noqa: SIM905
+WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 
 
 def ordinal(number: int) -> str:

@@ -38,8 +38,9 @@ def live(plan: Plan, stream: TextIO) -> Iterator[Tell]:
     """A table that follows the run while the block runs."""
     table = _Table(plan)
     console = Console(file=stream)
-    with Live(table, console=console, refresh_per_second=8, redirect_stdout=False,
-              redirect_stderr=False):
+    with Live(
+        table, console=console, refresh_per_second=8, redirect_stdout=False, redirect_stderr=False
+    ):
         yield table.hear
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from runner import chat, files, hardware, products
+from runner import chat, files, hardware
 from runner.errors import StepError
 from runner.options import option
 from runner.products import Model
@@ -63,7 +63,7 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Model:
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=options.rank,
-        lora_alpha=options.alpha,  # type: ignore[arg-type]
+        lora_alpha=options.alpha,
         lora_dropout=options.dropout,
         target_modules="all-linear" if targets == ("all-linear",) else list(targets),
     )
@@ -148,7 +148,7 @@ def _callback(context: Context) -> Any:
 
     from transformers import TrainerCallback
 
-    class Callback(TrainerCallback):
+    class Callback(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         loss, began, tokens_before = math.nan, 0.0, 0
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -1,9 +1,10 @@
 """Score answers against what was expected, and measure perplexity before and after quantizing."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from runner import chat, products
 from runner.errors import StepError
@@ -29,7 +30,12 @@ class Options:
     """What is measured."""
 
     samples: int = option(3, "Answers shown side by side", at_least=0)
-    perplexity_rows: int = option(64, "Rows held out to measure perplexity on; 0 is none", at_least=0)
+    perplexity_rows: int = option(
+        64, "Rows held out to measure perplexity on; 0 is none", at_least=0
+    )
+    perplexity_on: Literal["answers", "all"] = option(
+        "answers", "Which tokens count: those that are trained, or every one"
+    )
     batch_size: int = option(8, "Rows a forward pass", keyed=False, at_least=1)
 
 
@@ -48,7 +54,7 @@ def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Faul
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> dict[str, Any]:
     """Exact match of every text, samples of all side by side, perplexity of the models."""
-    texts: Mapping[str, list[Row]] = inputs["texts"] if "texts" in inputs else {}
+    texts: Mapping[str, list[Row]] = inputs.get("texts", {})
     scores: dict[str, Any] = {
         "exact_match": {name: exact_match(rows) for name, rows in texts.items()},
         "samples": _samples(texts, options.samples),
@@ -60,14 +66,8 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> dict[s
         if not rows:
             raise StepError("no rows are held out to measure perplexity on.")
         for done, role in enumerate(roles):
-            scores["perplexity"][role] = perplexity(
-                inputs[role],
-                rows,
-                options.batch_size,
-                lambda n, before=done: context.progress(
-                    before * len(rows) + n, len(roles) * len(rows), "rows"
-                ),
-            )
+            report = partial(_report, context, done * len(rows), len(roles) * len(rows))
+            scores["perplexity"][role] = perplexity(inputs[role], rows, options, report)
             context.stop_here()
     context.facts |= scores
     return scores
@@ -75,22 +75,22 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> dict[s
 
 def exact_match(rows: Sequence[Row]) -> float:
     """The share of answers that are the expected text, to the letter."""
-    return sum(row["answer"] == row["expected"] for row in rows) / len(rows)
+    return sum(bool(row["answer"] == row["expected"]) for row in rows) / len(rows)
 
 
-def perplexity(model: Model, rows: Sequence[Row], batch_size: int, report: Any) -> float:
-    """exp of the mean negative log-likelihood of every token but each row's first."""
+def perplexity(
+    model: Model, rows: Sequence[Row], options: Options, report: Callable[[int], None]
+) -> float:
+    """exp of the mean negative log-likelihood of the tokens that count, given those before."""
     import torch
 
     device, total, count = model.model.device, 0.0, 0
-    for start in range(0, len(rows), batch_size):
-        batch = [row["input_ids"] for row in rows[start : start + batch_size]]
-        width = max(map(len, batch))
-        ids = torch.tensor([row + [0] * (width - len(row)) for row in batch], device=device)
-        mask = torch.tensor(
-            [[1] * len(row) + [0] * (width - len(row)) for row in batch], device=device
-        )
-        targets = ids.masked_fill(mask == 0, chat.IGNORED)[:, 1:]
+    column = "labels" if options.perplexity_on == "answers" else "input_ids"
+    for start in range(0, len(rows), options.batch_size):
+        batch = rows[start : start + options.batch_size]
+        ids = _padded([row["input_ids"] for row in batch], 0, device)
+        mask = _padded([[1] * len(row["input_ids"]) for row in batch], 0, device)
+        targets = _padded([row[column] for row in batch], chat.IGNORED, device)[:, 1:]
         with torch.inference_mode():
             logits = model.model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
         losses = torch.nn.functional.cross_entropy(
@@ -99,6 +99,18 @@ def perplexity(model: Model, rows: Sequence[Row], batch_size: int, report: Any) 
         total, count = total + losses.item(), count + int((targets != chat.IGNORED).sum())
         report(start + len(batch))
     return round(math.exp(total / count), 4)
+
+
+def _report(context: Context, before: int, total: int, rows: int) -> None:
+    context.progress(before + rows, total, "rows")
+
+
+def _padded(rows: Sequence[list[int]], filling: int, device: Any) -> Any:
+    """Rows of ids as one tensor (rows x longest), filled up on the right."""
+    import torch
+
+    width = max(map(len, rows))
+    return torch.tensor([row + [filling] * (width - len(row)) for row in rows], device=device)
 
 
 def _samples(texts: Mapping[str, list[Row]], count: int) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Bring the files that a recipe names: a model, a dataset. Each named source is a step of its own."""
+"""Bring the files that a recipe names; each named source is a step of its own."""
 
 import dataclasses
 import hashlib
@@ -128,7 +128,9 @@ def _commit(options: Options) -> str:
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     try:
-        info = HfApi().repo_info(str(options.repo), revision=options.revision, repo_type=options.type)
+        info = HfApi().repo_info(
+            str(options.repo), revision=options.revision, repo_type=options.type
+        )
         return str(info.sha)
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         folder = f"{options.type}s--" + str(options.repo).replace("/", "--")
@@ -207,7 +209,13 @@ def _download(requirement: str, folder: Path, context: Context) -> Path:
     files.remove(folder)
     context.note(f"downloading {requirement} with pip")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--only-binary=:all:", "--disable-pip-version-check", "-d", str(folder), requirement]
+    command += [
+        "--only-binary=:all:",
+        "--disable-pip-version-check",
+        "-d",
+        str(folder),
+        requirement,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]

@@ -28,7 +28,9 @@ class Options:
 
     max_new_tokens: int = option(64, "The longest answer, in tokens", at_least=1)
     temperature: float = option(0.0, "0 is greedy: always the likeliest token", at_least=0)
-    top_p: float = option(1.0, "Draw from the likeliest tokens of this total", at_least=0, at_most=1)
+    top_p: float = option(
+        1.0, "Draw from the likeliest tokens of this total", at_least=0, at_most=1
+    )
     top_k: int = option(0, "Draw from this many of the likeliest tokens; 0 is all", at_least=0)
     rows: int | None = option(None, "Only the first rows held out", at_least=1)
     batch_size: int = option(32, "Prompts answered together", at_least=1)
@@ -66,7 +68,10 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> list[R
         tokens += sum(row["answer_tokens"] for row in batch)
         context.progress(len(answers), len(rows), "prompts", tokens=tokens)
         context.stop_here()
-    context.facts |= {"rows": len(answers), "answer_tokens": sum(r["answer_tokens"] for r in answers)}
+    context.facts |= {
+        "rows": len(answers),
+        "answer_tokens": sum(r["answer_tokens"] for r in answers),
+    }
     return answers
 
 
@@ -76,9 +81,9 @@ def _answers(model: Model, rows: Sequence[Row], options: Options, start: int) ->
 
     tokenizer = model.tokenizer
     prompts = [chat.render(tokenizer, row["messages"][:-1], for_answer=True) for row in rows]
-    encoded = tokenizer(
-        prompts, padding=True, return_tensors="pt", add_special_tokens=False
-    ).to(model.model.device)
+    encoded = tokenizer(prompts, padding=True, return_tensors="pt", add_special_tokens=False).to(
+        model.model.device
+    )
     torch.manual_seed(options.seed + start)
     with torch.inference_mode():
         output = model.model.generate(

@@ -39,8 +39,8 @@ def resolve(options: Options) -> Options:
     """Decide `auto` by what the hardware computes."""
     if options.dtype != "auto":
         return options
-    decided = "checkpoint" if hardware.computes_bfloat16() else "float32"
-    return dataclasses.replace(options, dtype=decided)
+    native = hardware.computes_bfloat16()
+    return dataclasses.replace(options, dtype="checkpoint" if native else "float32")
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Model:

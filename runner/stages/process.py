@@ -123,7 +123,7 @@ def _split(rows: list[Row], options: Options) -> tuple[list[Row], list[Row]]:
             f"{options.held_out} rows are to be held out, and there are only {len(rows)}."
         )
     order = list(range(len(rows)))
-    random.Random(options.seed).shuffle(order)
+    random.Random(options.seed).shuffle(order)  # noqa: S311  a split that can be repeated
     held_out = [rows[index] for index in sorted(order[: options.held_out])]
     train = [rows[index] for index in sorted(order[options.held_out :])]
     asked = {_question(row) for row in held_out}

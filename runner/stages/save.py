@@ -103,7 +103,7 @@ def _move(staged: Path, options: Options, written: files.Manifest) -> None:
         return
     if any(options.to.iterdir()) and not options.overwrite:
         raise StepError(
-            f"{options.to} holds something else and is left alone; the result is kept in the store.",
+            f"{options.to} holds something else and is left alone; the store keeps the result.",
             "Take another folder with save.to=..., or allow it: save.overwrite=true",
         )
     aside = options.to.with_name(f".{options.to.name}.{uuid.uuid4().hex}.old")
