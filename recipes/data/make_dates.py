@@ -10,7 +10,7 @@ ROWS = 480
 FIRST, LAST = datetime.date(1950, 1, 1), datetime.date(2049, 12, 31)
 MONTHS = (
     "January February March April May June July August September October November December"
-).split()  # noqa: SIM905
+).split()
 WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 
 
