@@ -143,6 +143,11 @@ def open_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
+def untouched(tokenizer: Any) -> Any:
+    """The tokenizer as it was opened: using one leaves padding settings in what it would save."""
+    return open_tokenizer(Path(tokenizer.name_or_path))
+
+
 def write_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a whole model as `from_pretrained` opens it, with no path of this machine in it."""
     model.config._name_or_path = ""

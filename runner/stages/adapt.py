@@ -58,6 +58,7 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Model:
     from transformers import DataCollatorForSeq2Seq, Trainer, set_seed
 
     dataset, source = inputs["dataset"], inputs["model"]
+    use_cache = source.model.config.use_cache
     set_seed(options.seed)
     targets = options.target_modules
     config = LoraConfig(
@@ -84,6 +85,7 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Model:
         callbacks=[_callback(context)],
     )
     trainer.train(resume_from_checkpoint=str(found[1]) if found else None)
+    model.config.use_cache = use_cache  # the Trainer turns it off, and would save it so
     if trainer.state.global_step < trainer.state.max_steps:
         context.stop_here()
     context.facts |= {

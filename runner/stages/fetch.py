@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -125,14 +126,14 @@ def _commit(options: Options) -> str:
     if COMMIT.fullmatch(options.revision):
         return options.revision
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         info = HfApi().repo_info(
             str(options.repo), revision=options.revision, repo_type=options.type
         )
         return str(info.sha)
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except _network_errors() as error:
         folder = f"{options.type}s--" + str(options.repo).replace("/", "--")
         known = Path(constants.HF_HUB_CACHE) / folder / "refs" / options.revision
         if not isinstance(error, HfHubHTTPError) and known.is_file():
@@ -142,19 +143,28 @@ def _commit(options: Options) -> str:
         ) from error
 
 
+def _network_errors() -> tuple[type[Exception], ...]:
+    """What huggingface_hub raises when a request fails (its HTTP library differs by version)."""
+    from huggingface_hub import errors
+
+    return (errors.HTTPError, OSError)  # type: ignore[attr-defined]
+
+
 def _from_hub(options: Options, context: Context) -> Files:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
 
+    download = partial(
+        snapshot_download,
+        str(options.repo),
+        repo_type=options.type,
+        allow_patterns=list(options.include) or None,
+        ignore_patterns=list(options.exclude) or None,
+    )
     try:
-        folder = snapshot_download(
-            str(options.repo),
-            repo_type=options.type,
-            revision=options.commit,
-            allow_patterns=list(options.include) or None,
-            ignore_patterns=list(options.exclude) or None,
-        )
-    except (HfHubHTTPError, OSError) as error:
+        folder = download(revision=options.revision)  # by its name, which the cache then knows
+        if Path(folder).name != options.commit:
+            folder = download(revision=options.commit)
+    except _network_errors() as error:
         raise StepError(f"cannot fetch {options.repo}: {_first_line(error)}") from error
     found = Files(Path(folder))
     if not any(found.folder.rglob("*")):

@@ -57,7 +57,7 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:
     model = source.model
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload(safe_merge=True)
-    products.write_model(model, source.tokenizer, whole)
+    products.write_model(model, products.untouched(source.tokenizer), whole)
     context.progress(1, 3, "phases")
     opened = _open(whole, quantization_config=_config(options, str(model.dtype)))
     context.progress(2, 3, "phases")

@@ -21,6 +21,8 @@ PARTS = False
 HOLDS = False
 
 REFERENCE = "saved.json"
+MARK = "runner.json"
+"""A file in the saved folder that names every other with its digest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,7 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:
     staged = options.to.with_name(f".{options.to.name}.{uuid.uuid4().hex}")
     try:
         _write(model, staged)
+        files.write_json(staged / MARK, {"files": files.manifest(staged)})
         written = files.manifest(staged)
         files.sync_tree(staged)
         _move(staged, options, written)
@@ -74,8 +77,10 @@ def restore(folder: Path, inputs: Mapping[str, Any]) -> Files:
 
 def stale(options: Options, folder: Path) -> str | None:
     """The target may have been deleted or written over."""
-    reference = files.read_json(folder / REFERENCE)
-    fault = files.damage(options.to, reference["files"], bytes_too=False)
+    expected = files.read_json(folder / REFERENCE)["files"]
+    mark = {MARK: expected[MARK]}
+    fault = files.damage(options.to, expected, bytes_too=False)
+    fault = fault or files.damage(options.to, mark, bytes_too=True)
     return f"in {options.to} {fault}" if fault else None
 
 
@@ -91,7 +96,7 @@ def _write(model: Model, folder: Path) -> None:
         import copy
 
         merged = copy.deepcopy(merged).merge_and_unload(safe_merge=True)
-    products.write_model(merged, model.tokenizer, folder)
+    products.write_model(merged, products.untouched(model.tokenizer), folder)
 
 
 def _move(staged: Path, options: Options, written: files.Manifest) -> None:

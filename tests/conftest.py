@@ -1,0 +1,27 @@
+"""What tests share: a store of their own, one thread, and the tiny model."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"  # a test that needs a hub starts one and says so
+os.environ["TQDM_DISABLE"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test sees another's store, or the user's."""
+    root = tmp_path_factory.mktemp("store")
+    monkeypatch.setenv("RUNNER_STORE", str(root))
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random chat model."""
+    from tiny import make_model
+
+    return make_model(tmp_path_factory.mktemp("model"))

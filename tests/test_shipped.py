@@ -1,0 +1,238 @@
+"""Everything that is shipped: each recipe and preset is composed, planned and counted."""
+
+import importlib.util
+import json
+from dataclasses import fields
+
+import pytest
+import yaml
+
+from runner import hardware, places, run
+from runner.compose import compose
+from runner.stages import known
+
+RECIPES = {"quickstart"}
+PRESETS = {
+    "adapt": {"lora"},
+    "fetch": {"smollm2-135m", "smollm2-135m-hub"},
+    "generate": {"greedy", "sampled"},
+    "quantize": {"int8", "nf4"},
+}
+EVERY_PRESET = [(stage, name) for stage, names in PRESETS.items() for name in sorted(names)]
+FROM_NETWORK = {"smollm2-135m-hub"}
+
+OPTIONS = {
+    "fetch": "repo type revision commit include exclude path digest wheel sha256 members"
+    " convert_gguf",
+    "process": "messages held_out max_length seed",
+    "load": "dtype attention",
+    "adapt": "rank alpha dropout target_modules epochs max_steps batch_size learning_rate schedule"
+    " warmup_steps weight_decay seed checkpoint_every",
+    "quantize": "method double_quant",
+    "generate": "max_new_tokens temperature top_p top_k rows batch_size seed",
+    "evaluate": "samples perplexity_rows perplexity_on batch_size",
+    "save": "to overwrite",
+}
+UNKEYED = {
+    "fetch": "revision path",
+    "adapt": "checkpoint_every",
+    "evaluate": "batch_size",
+    "save": "overwrite",
+}
+ROLES = {
+    "fetch": "",
+    "process": "data tokenizer",
+    "load": "files",
+    "adapt": "model dataset",
+    "quantize": "model",
+    "generate": "model dataset",
+    "evaluate": "texts dataset reference model",
+    "save": "model",
+}
+
+KEYS = {
+    "fetch.model": "bd933b836ed60c53d6e17943ddc38e69",
+    "fetch.data": "b7296512b4336c86e2d8e46979f79383",
+    "process": "56b3802d2910ad38c3a8ce61ec5fe00f",
+}
+KEYS_WITH_BFLOAT16 = {
+    "load": "9708a2c9d3049e70a8c09b67eb10855e",
+    "before": "296488f91dae5d247f85032ba46c36a2",
+    "adapt": "f56a57c08e29d8e4ce4c827a28815cf6",
+    "after": "02f5ace49c3044c750be452f4899c573",
+    "quantize": "72d2a2109df4d6843ae27a6f08bf786f",
+    "evaluate": "8f4f93dc5d8852ea6d936995f55c8735",
+}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """A working directory in which nothing of the user's lies."""
+    monkeypatch.chdir(tmp_path)
+
+
+def keys(*overrides, recipe="quickstart"):
+    planned, _ = run.prepare(recipe, overrides)
+    return {each.step.name: each.key for each in planned.steps}
+
+
+def steps_of(stage):
+    """The quickstart's steps of one stage, as an override names them."""
+    steps = compose("quickstart", [], known()).steps
+    return sorted({step.name.split(".")[0] for step in steps if step.stage_name == stage})
+
+
+# Recipes
+
+
+def test_every_recipe_is_known_here():
+    found = {path.stem for path in places.shipped("recipes").rglob("*.yaml")}
+    assert found == RECIPES
+    assert len(found) == 1
+    assert {path.stem for path in places.recipes()} == RECIPES
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_every_recipe_is_composed_and_planned(recipe):
+    planned, _ = run.prepare(recipe, [])
+    assert planned.recipe.name == recipe
+    assert len(planned.steps) == len(planned.work) > 0
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_every_recipe_says_what_it_is_and_how_to_run_it(recipe):
+    lines = (places.shipped("recipes") / f"{recipe}.yaml").read_text().splitlines()
+    comment = [line for line in lines if line.startswith("#")]
+    assert len(comment) > 1
+    assert f"# Run:   runner run {recipe}" in comment
+
+
+def test_the_keys_of_the_quickstart_change_only_on_purpose(monkeypatch):
+    monkeypatch.setattr(hardware, "computes_bfloat16", lambda: True)
+    found = keys()
+    assert [*found] == [*list(KEYS), *list(KEYS_WITH_BFLOAT16), "save"]
+    del found["save"]  # its folder is part of its key, and lies where one stands
+    assert found == KEYS | KEYS_WITH_BFLOAT16
+
+
+def test_hardware_changes_the_keys_of_what_depends_on_it_only(monkeypatch):
+    monkeypatch.setattr(hardware, "computes_bfloat16", lambda: False)
+    found = keys()
+    assert {name: found[name] for name in KEYS} == KEYS
+    for name, key in KEYS_WITH_BFLOAT16.items():
+        assert found[name] != key
+
+
+# Presets
+
+
+def test_every_preset_is_known_here():
+    found: dict[str, set[str]] = {}
+    for stage, name, _ in places.presets():
+        found.setdefault(stage, set()).add(name)
+    assert found == PRESETS
+    assert len(EVERY_PRESET) == 7
+    files = [path for path in places.shipped("conf").rglob("*") if path.is_file()]
+    assert len(files) == len(EVERY_PRESET)
+
+
+def test_every_folder_of_presets_is_a_stage():
+    assert {*PRESETS} <= {*known()}
+
+
+@pytest.mark.parametrize(("stage", "name"), EVERY_PRESET)
+def test_every_preset_says_what_it_is(stage, name):
+    text = (places.shipped("conf") / stage / f"{name}.yaml").read_text()
+    assert text.startswith("# ")
+    assert len(text.splitlines()[0]) <= 100
+
+
+@pytest.mark.parametrize(("stage", "name"), EVERY_PRESET)
+def test_every_preset_can_be_chosen_in_the_quickstart(stage, name):
+    preset = yaml.safe_load((places.shipped("conf") / stage / f"{name}.yaml").read_text())
+    assert steps_of(stage)
+    for step in steps_of(stage):
+        recipe = compose("quickstart", [f"{step}={name}"], known())
+        said = recipe.plain[step]
+        for option, value in preset.items():
+            if isinstance(value, dict):
+                assert value.items() <= said[option].items()
+            else:
+                assert said[option] == pytest.approx(
+                    float(value) if option.endswith("rate") else value
+                )
+        if name not in FROM_NETWORK:
+            assert keys(f"{step}={name}")
+
+
+@pytest.mark.parametrize(("stage", "name"), EVERY_PRESET)
+def test_every_preset_can_be_chosen_by_a_recipe_that_chose_none(stage, name, tmp_path):
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    (tmp_path / "r.yaml").write_text(
+        "steps: [fetch, process, load, adapt, quantize, generate]\n"
+        "fetch: {data: {path: rows.jsonl}}\n"
+    )
+    overrides = [f"{stage}={name}"] + (["fetch=smollm2-135m"] if stage != "fetch" else [])
+    recipe = compose("r", overrides, known())
+    preset = yaml.safe_load((places.shipped("conf") / stage / f"{name}.yaml").read_text())
+    assert {*preset} <= {*recipe.plain[stage]}
+
+
+# Stages
+
+
+def test_no_option_appears_or_goes_away_by_accident():
+    found = {name: " ".join(f.name for f in fields(s.Options)) for name, s in known().items()}
+    assert found == OPTIONS
+
+
+def test_no_option_leaves_the_key_by_accident():
+    found = {
+        name: " ".join(f.name for f in fields(stage.Options) if not f.metadata["keyed"])
+        for name, stage in known().items()
+    }
+    assert {name: text for name, text in found.items() if text} == UNKEYED
+
+
+def test_no_role_appears_or_goes_away_by_accident():
+    assert {name: " ".join(stage.NEEDS) for name, stage in known().items()} == ROLES
+
+
+def test_no_role_has_the_name_of_an_option():
+    for name, stage in known().items():
+        assert not {*stage.NEEDS} & {f.name for f in fields(stage.Options)}, name
+
+
+# Data
+
+
+def make_dates():
+    path = places.shipped("recipes") / "data/make_dates.py"
+    spec = importlib.util.spec_from_file_location("make_dates", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_dates_are_what_their_script_writes_to_the_byte():
+    shipped = places.shipped("recipes") / "data/dates.jsonl"
+    made = "".join(json.dumps(row) + "\n" for row in make_dates().rows())
+    assert shipped.read_bytes() == made.encode()
+
+
+def test_every_data_file_is_small():
+    files = [p for p in (places.shipped("recipes") / "data").rglob("*") if p.suffix != ".pyc"]
+    sizes = {path.name: path.stat().st_size for path in files if path.is_file()}
+    assert {*sizes} == {"dates.jsonl", "make_dates.py"}
+    assert max(sizes.values()) < 200_000
+
+
+def test_no_date_is_asked_twice():
+    text = (places.shipped("recipes") / "data/dates.jsonl").read_text()
+    rows = [json.loads(line)["messages"] for line in text.splitlines()]
+    assert len(rows) == 480
+    assert len({question["content"] for question, _ in rows}) == len(rows)
+    assert len({answer["content"] for _, answer in rows}) == len(rows)
+    assert all([m["role"] for m in row] == ["user", "assistant"] for row in rows)
