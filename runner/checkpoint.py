@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runner import files
+from runner.errors import writing
 
-MANIFEST = "manifest.json"
+MANIFEST = ".checkpoint.json"
 
 
 class Checkpoints:
@@ -23,13 +24,14 @@ class Checkpoints:
 
     def save(self, number: int, filled: Path) -> None:
         """Take the files of the folder `filled` (it is moved) as checkpoint `number`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        files.write_json(filled / MANIFEST, files.manifest(filled))
-        files.sync_tree(filled)
-        target = self.folder / f"{number:09d}"
-        files.remove(target)  # an earlier try at the same number, valid or not, has the same state
-        os.rename(filled, target)
-        files.sync(self.folder)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            files.write_json(filled / MANIFEST, files.manifest(filled))
+            files.sync_tree(filled)
+            target = self.folder / f"{number:09d}"
+            files.remove(target)  # an earlier try at the same number has the same state
+            os.rename(filled, target)
+            files.sync(self.folder)
         for path in self._numbered()[self.keep :]:
             files.remove(path)
 

@@ -1,16 +1,19 @@
 """The command line: parse, call one function, print, choose the exit code."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner import __version__
-from runner.errors import EXIT_OUR_FAULT, RunnerError, did_you_mean
+from runner.errors import EXIT_OUR_FAULT, Problem, RecipeError, RunnerError, did_you_mean
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
+    from runner.stage import Stage
+
+SEE_LIST = "See: runner list"
 HELP = """\
 usage: runner COMMAND ...
 
@@ -40,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = COMMANDS.get(words[0])
     if command is None:
         guess = did_you_mean(words[0], COMMANDS)
-        print(f'runner has no command "{words[0]}". {guess}\n  See: runner --help', file=sys.stderr)
+        problem = Problem("", f'runner has no command "{words[0]}".', guess, "See: runner --help")
+        print(problem, file=sys.stderr)
         return 2
     try:
         return command(words[1:])
@@ -59,18 +63,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str]) -> int:
     import time
 
-    from runner import run
+    from runner import hardware, run
     from runner.report import terminal
 
     begun = time.monotonic()
     parser = _parser("run", "Run a recipe; finished steps are reused.")
     parser.add_argument("--runs", default="runs", type=Path, help="where the run's folder goes")
-    given = parser.parse_args(words)
+    given = parser.parse_intermixed_args(words)
     planned, store = run.prepare(given.recipe, given.overrides, given.fresh)
     with terminal.own_stdout() as stream:
         with terminal.screen(planned, stream) as tell:
             outcomes = run.carry_out(planned, store, tell, given.runs)
-        for line in terminal.summary(outcomes, time.monotonic() - begun):
+        seconds, peak = time.monotonic() - begun, hardware.peak_memory()
+        for line in terminal.summary(outcomes, seconds, peak):
             print(line, file=stream)
     return 0
 
@@ -81,7 +86,7 @@ def _plan(words: Sequence[str]) -> int:
 
     parser = _parser("plan", "Say what run would do, and why.")
     parser.add_argument("--json", action="store_true", help="for programs")
-    given = parser.parse_args(words)
+    given = parser.parse_intermixed_args(words)
     planned, _ = run.prepare(given.recipe, given.overrides, given.fresh)
     if given.json:
         import json
@@ -101,16 +106,14 @@ def _show(words: Sequence[str]) -> int:
     from runner.stages import known
 
     parser = _parser("show", "Show a composed recipe, or a stage's options.")
-    given = parser.parse_args(words)
-    stage = known().get(given.recipe)
+    given = parser.parse_intermixed_args(words)
+    stages = known()
+    stage = stages.get(given.recipe)
     if stage is None:
-        import yaml
-
-        from runner.compose import compose
-
-        recipe = compose(given.recipe, given.overrides, known())
-        print(yaml.safe_dump(dict(recipe.plain), sort_keys=False, allow_unicode=True), end="")
-        return 0
+        return _show_recipe(given.recipe, given.overrides, stages)
+    if given.overrides:
+        fact = f"{given.recipe} is a stage, and its options are shown without overrides."
+        raise RecipeError([Problem(f'override "{given.overrides[0]}"', fact)])
     print(f"{given.recipe}: {(stage.__doc__ or '').strip()}")
     needs = [
         f"{role} ({need.kind}{', optional' if need.optional or need.named else ''})"
@@ -119,6 +122,21 @@ def _show(words: Sequence[str]) -> int:
     print(f"  needs {', '.join(needs) or 'nothing'}; gives {stage.GIVES}\n")
     for name, kind, default, text in documented(stage.Options):
         print(f"  {name}: {kind} = {default}\n      {text}")
+    return 0
+
+
+def _show_recipe(name: str, overrides: Sequence[str], stages: "Mapping[str, Stage]") -> int:
+    import yaml
+
+    from runner import places
+    from runner.compose import compose
+
+    names = [path.stem for path in places.recipes()]
+    if not name.endswith(".yaml") and name not in names:
+        near = did_you_mean(name, [*stages, *names])
+        raise RecipeError([Problem("", f'there is no stage or recipe "{name}".', near, SEE_LIST)])
+    recipe = compose(name, overrides, stages)
+    print(yaml.safe_dump(dict(recipe.plain), sort_keys=False, allow_unicode=True), end="")
     return 0
 
 
@@ -166,11 +184,16 @@ def _first_comment(path: Path) -> str:
 def _report(command: str, error: Exception) -> str:
     """Write down what we need to mend this, and say where it is."""
     import platform
+    import tempfile
     import time
     import traceback
 
-    path = Path("runs") / f"failure-{time.strftime('%Y-%m-%dT%H-%M-%S')}.txt"
-    path.parent.mkdir(exist_ok=True)
+    folder = Path("runs")
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="runner-"))
+    path = folder / f"failure-{time.strftime('%Y-%m-%dT%H-%M-%S')}.txt"
     about = f"runner {__version__} {command}, Python {platform.python_version()}\n\n"
     path.write_text(about + "".join(traceback.format_exception(error)), encoding="utf-8")
     kind = type(error).__name__

@@ -9,7 +9,8 @@ RunnerError
 Any other exception that reaches the command line is our own fault: exit 3, with a report file.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 EXIT_OUR_FAULT = 3
@@ -48,14 +49,27 @@ class RecipeError(RunnerError):
 
 
 class StepError(RunnerError):
-    """A step cannot do its work on this data or this machine."""
+    """A step cannot do its work on this data or this machine. `step` is its name, once known."""
 
     def __init__(self, fact: str, command: str = "") -> None:
-        super().__init__(f"{fact}\n  {command}" if command else fact)
+        super().__init__(fact, command)
+        self.fact, self.command, self.step = fact, command, ""
+
+    def __str__(self) -> str:
+        return str(Problem(self.step, self.fact, command=self.command))
 
 
 class StoreError(RunnerError):
     """The store cannot be read or written."""
+
+
+@contextmanager
+def writing(place: object) -> Iterator[None]:
+    """Turn what the file system refuses while the store is written into a StoreError."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{place}: cannot be written: {error.strerror or error}.") from error
 
 
 class Stopped(RunnerError):  # noqa: N818  not a failure: the run was asked to stop

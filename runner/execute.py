@@ -4,7 +4,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from runner.errors import StepError, Stopped
@@ -123,8 +123,8 @@ class _Execution:
         fault = entry.damage() if entry else "it is gone"
         if entry is None or fault:
             self.tell(Noted(step.name, f"the kept result is damaged ({fault}): made again"))
-            self.store.discard(planned.key)
-            outcome = self._make(planned)
+            reason = f"the kept result was damaged: {fault}"
+            outcome = self._make(replace(planned, verdict=Verdict.RUN, reason=reason))
             self._finish(outcome)
             entry = outcome.entry
             if step.name in self.held:
@@ -139,14 +139,17 @@ class _Execution:
         """Run a step, unless somebody else made it while we waited for the lease."""
         name, begun = planned.step.name, time.monotonic()
         self.tell(Started(planned))
-        with self.store.lease(planned.key, lambda text: self.tell(Noted(name, text))):
+
+        def on_wait(text: str) -> None:
+            self.tell(Noted(name, text))
+
+        with self.store.lease(planned.key, on_wait, self._stop_if_asked):
             found = self.store.entry(planned.key)
             if found and found.record["id"] != planned.replaces:
                 waited = time.monotonic() - begun
                 reason = "made by another run meanwhile"
                 return Outcome(planned, Verdict.REUSE, reason, waited, found)
-            if planned.replaces:
-                self.store.discard(planned.key)
+            if planned.fresh:
                 self.store.drop_draft(planned.key)
             entry = self._run(planned, self.store.draft(planned.key))
         return Outcome(planned, planned.verdict, planned.reason, time.monotonic() - begun, entry)
@@ -170,7 +173,8 @@ class _Execution:
         try:
             product = step.stage.run(step.options, Inputs(self, planned), context)
         except StepError as error:
-            raise StepError(f"{step.name}: {error}") from error
+            error.step = error.step or step.name
+            raise
         entry = self.store.commit(
             draft,
             lambda folder: step.stage.save(product, folder),
@@ -182,6 +186,7 @@ class _Execution:
                 "seconds": round(time.monotonic() - begun, 3),
                 "versions": versions(),
             },
+            planned.replaces,
         )
         if step.stage.HOLDS:
             self.held[step.name] = product
@@ -226,6 +231,9 @@ class Inputs(Mapping[str, Any]):
         if need.many:
             return {name: self._execution.product(name, consume=False) for name in names}
         return self._execution.product(names[0], consume=need.consumes)
+
+    def __contains__(self, role: object) -> bool:
+        return role in self._planned.step.inputs  # without restoring anything
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._planned.step.inputs)

@@ -52,15 +52,21 @@ def manifest(folder: Path) -> Manifest:
 
 def damage(folder: Path, expected: Manifest, *, bytes_too: bool) -> str | None:
     """The first file that is not as expected (by size, or by every byte), in words."""
-    for name, facts in expected.items():
+    try:
+        listed = [
+            (name, int(facts["size"]), facts.get("blake3")) for name, facts in expected.items()
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return "the list of its files cannot be read"
+    for name, expected_size, expected_digest in listed:
         path = folder / name
         try:
             size = path.stat().st_size
         except OSError:
             return f"{name} is missing"
-        if size != facts["size"]:
-            return f"{name} has {size} bytes instead of {facts['size']}"
-        if bytes_too and digest(path) != facts["blake3"]:
+        if size != expected_size:
+            return f"{name} has {size} bytes instead of {expected_size}"
+        if bytes_too and digest(path) != expected_digest:
             return f"{name} has other bytes than were written"
     return None
 

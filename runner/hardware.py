@@ -86,7 +86,7 @@ def prepare() -> str:
     settings win.
     """
     threads = os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
-    chosen = f"{threads} threads on {cores()} cores"
+    chosen = f"threads: {threads} (of {cores()} cores)"
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & {*os.environ} and _is_busy():
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         chosen += ", sleeping while they wait (the machine is busy)"

@@ -21,12 +21,18 @@ from typing import Any
 EXPIRY = 30.0
 POLL = 0.2
 COUNTER_WIDTH = 12
+FIELDS = ("token", "host", "boot", "space", "pid", "start")
 
 
 @contextmanager
-def lease(path: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lease while the block runs; `on_wait` is told once whom it has to wait for."""
-    fd, token = _acquire(path, on_wait)
+def lease(
+    path: Path, on_wait: Callable[[str], None], stop_here: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Hold the lease while the block runs.
+
+    `on_wait` is told once whom it has to wait for; `stop_here` may raise to end the waiting.
+    """
+    fd, token = _acquire(path, on_wait, stop_here)
     done = threading.Event()
     beat = threading.Thread(target=_beat, args=(fd, done), daemon=True)
     beat.start()
@@ -47,7 +53,9 @@ def is_held(path: Path) -> bool:
     return owner is not None and _lives_here(owner) is not False
 
 
-def _acquire(path: Path, on_wait: Callable[[str], None]) -> tuple[int, str]:
+def _acquire(
+    path: Path, on_wait: Callable[[str], None], stop_here: Callable[[], None]
+) -> tuple[int, str]:
     path.parent.mkdir(parents=True, exist_ok=True)
     token, waiting = uuid.uuid4().hex, False
     while True:
@@ -60,20 +68,22 @@ def _acquire(path: Path, on_wait: Callable[[str], None]) -> tuple[int, str]:
         if not waiting and owner:
             on_wait(f"waiting for process {owner.get('pid')} on {owner.get('host')}")
             waiting = True
-        if _wait_for(path, owner):
+        if _wait_for(path, owner, stop_here):
             _break(path, owner)
 
 
-def _wait_for(path: Path, owner: dict[str, Any] | None) -> bool:
+def _wait_for(path: Path, owner: dict[str, Any] | None, stop_here: Callable[[], None]) -> bool:
     """Wait until the lease is free (False) or its owner is known to be dead (True)."""
     seen, since = owner, time.monotonic()
     while True:
+        stop_here()
         current = _read(path)
         if not path.exists() or (current and owner and current["token"] != owner["token"]):
             return False
-        if current and _lives_here(current) is False:
+        lives = _lives_here(current) if current else None
+        if lives is False:
             return True
-        if current != seen:
+        if current != seen or lives:
             seen, since = current, time.monotonic()
             if owner is None:
                 return False  # it was being written when first read
@@ -104,9 +114,10 @@ def _beat(fd: int, done: threading.Event) -> None:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        count, owner = path.read_text(encoding="utf-8").split("\n", 1)
-        return {**json.loads(owner), "count": int(count)}
-    except (OSError, ValueError):
+        count, text = path.read_text(encoding="utf-8").split("\n", 1)
+        owner = json.loads(text)
+        return {name: owner[name] for name in FIELDS} | {"count": int(count)}
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -130,7 +141,8 @@ def _start_time(pid: int) -> str | None:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    return stat.rsplit(")", 1)[1].split()[19]  # field 22 of proc(5), in clock ticks since boot
+    state, *others = stat.rsplit(")", 1)[1].split()  # fields 3 and following of proc(5)
+    return None if state in "ZX" else others[18]  # field 22: clock ticks since boot
 
 
 def _lives_here(owner: dict[str, Any]) -> bool | None:

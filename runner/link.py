@@ -1,5 +1,6 @@
 """From plain values to a Recipe: typed options, parts of fetch, and who gives what to whom."""
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from runner.options import Fault, Where, build, option, plain, unknown
 from runner.origins import Origins
 from runner.recipe import Recipe, Step
 from runner.stage import Need, Stage
+
+NAME = re.compile(r"\w[\w-]*", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,7 @@ class _Linking:
         self._report(faults)
         listed = self._listed()
         self._check_names(tops, listed)
+        self._check_paths(top, listed)
         for name in listed:
             self._add(name)
         if self.problems:
@@ -80,9 +84,31 @@ class _Linking:
             versions=top.versions,
         )
 
+    def _check_paths(self, top: Top | None, listed: list[str]) -> None:
+        """The names of a recipe, its steps and parts become names of files."""
+        names: list[tuple[Where, str]] = [((name,), name) for name in listed]
+        names += [
+            ((step, str(part)), str(part))
+            for step in listed
+            if isinstance(value := self.values.get(step), Mapping) and self._has_parts(step)
+            for part in value
+        ]
+        if top and top.name:
+            names.append((("name",), top.name))
+        for where, name in names:
+            if not NAME.fullmatch(name):
+                fact = f'"{name}" is no name: use letters, digits, "-" and "_".'
+                self._report([Fault(where, fact)])
+
+    def _has_parts(self, step: str) -> bool:
+        stage = self.stages.get(self._stage_name(step) or "")
+        return stage is not None and stage.PARTS
+
     def _listed(self) -> list[str]:
         steps = self.values.get("steps")
         names = [str(name) for name in steps] if isinstance(steps, list) else []
+        if isinstance(steps, list) and not set(names) - set(self.removed):
+            self._report([Fault(("steps",), "steps leaves nothing to do.")])
         known = [*self.values, *self.stages]
         for name in self.removed:
             if name not in names and name not in self.values:
@@ -94,7 +120,8 @@ class _Linking:
                 self._report([Fault(("steps", str(index)), fact)])
             elif self._stage_name(name) is None:
                 fact = f'"{name}" is neither a stage nor a step that says `stage:`.'
-                guess = did_you_mean(name, known) or f"The stages are: {listing([*self.stages])}."
+                guess = did_you_mean(name, [k for k in known if k != name])
+                guess = guess or f"The stages are: {listing([*self.stages])}."
                 self._report([Fault(("steps", str(index)), fact, guess)])
         return [name for name in dict.fromkeys(names) if name not in self.removed]
 
@@ -203,7 +230,7 @@ class _Linking:
                 )
                 guess = did_you_mean(name, fitting) or f"It takes one of: {listing(fitting)}."
                 self._report([Fault((*where, role), f'{role}: "{name}" {why}.', guess)])
-        if len(names) > 1 and not need.many:
+        if len(names) != 1 and not need.many:
             self._report([Fault((*where, role), f"{role} takes one step, not {len(names)}.")])
         return tuple(names)
 
@@ -262,7 +289,7 @@ def _as_mapping(step: Step) -> dict[str, Any]:
     roles: dict[str, Any] = {
         role: list(names) if step.stage.NEEDS[role].many else names[0]
         for role, names in step.inputs.items()
-        if names
+        if names or step.stage.NEEDS[role].many
     }
     options: dict[str, Any] = plain(step.options)
     return roles | options

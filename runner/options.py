@@ -1,8 +1,9 @@
 """A stage's options: from a YAML mapping to a frozen dataclass, strictly, all faults at once."""
 
+import math
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union
@@ -90,6 +91,8 @@ def convert(hint: Any, value: Any, where: Where) -> tuple[Any, list[Fault]]:
         return float(value), []
     if hint is Path and isinstance(value, str):
         return Path(value).expanduser(), []
+    if hint is float and type(value) is float and not math.isfinite(value):
+        return None, [Fault(where, f"{_title(where)} must be a finite number, got {value}.")]
     if hint in (bool, int, float, str) and type(value) is hint:
         return value, []
     if hint is type(None) and value is None:
@@ -117,22 +120,17 @@ def describe(hint: Any) -> str:
 
 def keyed(options: Any) -> dict[str, Any]:
     """The options that change the result, as plain values for the key."""
-    return {f.name: plain(getattr(options, f.name)) for f in fields(options) if is_keyed(f)}
+    return dict(plain(options, lambda f: bool(f.metadata.get("keyed", True))))
 
 
-def is_keyed(f: Field[Any]) -> bool:
-    """Whether a field is part of the key."""
-    return bool(f.metadata.get("keyed", True))
-
-
-def plain(value: Any) -> Any:
-    """Options as YAML and JSON can hold them."""
+def plain(value: Any, wanted: Callable[[Field[Any]], bool] = lambda _: True) -> Any:
+    """Options as YAML and JSON can hold them; of dataclasses, the wanted fields."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: plain(getattr(value, f.name), wanted) for f in fields(value) if wanted(f)}
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): plain(v, wanted) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
+        return [plain(v, wanted) for v in value]
     return str(value) if isinstance(value, Path) else value
 
 

@@ -54,6 +54,9 @@ class Origins:
         for length in range(len(where), 0, -1):
             for origin in self._at(where[:length]):
                 return origin
+            for path, text in self.overrides:
+                if path[:length] == where[:length] == where:
+                    return Origin(f'override "{text}"', Path.cwd())
         return Origin(short(self.documents[0].path), self.documents[0].path.parent)
 
     def _at(self, where: Where) -> Iterator[Origin]:

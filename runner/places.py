@@ -1,11 +1,13 @@
 """Where recipes and presets are: the user's own, and those shipped with the package."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from runner.errors import Problem, RecipeError, did_you_mean, listing
 
 PACKAGE = Path(__file__).parent
+RECIPE = re.compile(r"^(steps|defaults):", re.MULTILINE)
 
 
 def shipped(name: str) -> Path:
@@ -27,9 +29,9 @@ def recipe_folders() -> list[Path]:
 def recipes() -> Iterator[Path]:
     """Every recipe that can be started by its name."""
     seen = set()
-    for folder in recipe_folders()[1:]:
+    for folder in recipe_folders():
         for path in sorted(folder.glob("*.yaml")):
-            if path.stem not in seen:
+            if path.stem not in seen and RECIPE.search(path.read_text(errors="replace")):
                 seen.add(path.stem)
                 yield path
 
@@ -38,6 +40,15 @@ def presets() -> Iterator[tuple[str, str, Path]]:
     """Stage, name and file of every shipped preset."""
     for path in sorted(shipped("conf").glob("*/*.yaml")):
         yield path.parent.name, path.stem, path
+
+
+def presets_for(stage: str, folders: Iterable[Path]) -> dict[str, Path]:
+    """The presets of a stage by name; of two with one name, the nearer folder's."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted((folder / stage).glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return found
 
 
 def find_recipe(name: str) -> Path:

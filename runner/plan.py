@@ -1,5 +1,6 @@
 """What a run would do, and why: a key, a verdict and a reason for every step. Runs nothing."""
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -35,7 +36,7 @@ class Planned:
     """One step of a plan.
 
     `parts` is what the key is the digest of; `replaces` the id of a kept result that no longer
-    counts and must be made again.
+    counts and must be made again; `fresh` says that unfinished work is not to be gone on with.
     """
 
     step: Step
@@ -44,6 +45,7 @@ class Planned:
     verdict: Verdict
     reason: str
     replaces: str | None = None
+    fresh: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,20 @@ def plan(recipe: Recipe, store: Store, fresh: Collection[str] = ()) -> Plan:
 
 
 def key_parts(step: Step, keys: Mapping[str, str]) -> Parts:
-    """Everything that decides a step's result, inputs by role; `keys` holds the earlier steps'."""
+    """Everything that decides a step's result; `keys` holds the earlier steps'.
+
+    Inputs are told apart by role, and by their steps' names only where a role takes many.
+    """
     return {
         "schema": KEY_SCHEMA,
         "stage": step.stage_name,
         "version": version(step.stage),
         "options": keyed(step.options),
         "inputs": {
-            role: {name: keys[name] for name in names} for role, names in step.inputs.items()
+            role: {name: keys[name] for name in names}
+            if step.stage.NEEDS[role].many
+            else keys[names[0]]
+            for role, names in step.inputs.items()
         },
     }
 
@@ -107,7 +115,7 @@ def _decide(
         reason = _why_new(recipe, step, key, parts, store)
     outdated = found if isinstance(found, Entry) and verdict is Verdict.RUN else None
     replaces = str(outdated.record["id"]) if outdated else None
-    return Planned(step, key, parts, verdict, reason, replaces)
+    return Planned(step, key, parts, verdict, reason, replaces, fresh)
 
 
 def _reuse(entry: Entry, recipe: Recipe) -> tuple[Verdict, str]:
@@ -131,13 +139,18 @@ def _why_new(recipe: Recipe, step: Step, key: str, parts: Parts, store: Store) -
         return "not done before"
     if any(row["key"] == key for row in rows):
         return "done before, but no longer in the store"
-    closest = min((differences(row["parts"], parts) for row in rows), key=len)
+    closest = min((differences(row["parts"], parts, step.inputs) for row in rows), key=len)
     more = f" (and {len(closest) - 1} more)" if len(closest) > 1 else ""
     return closest[0] + more if closest else "not done before"
 
 
-def differences(old: Parts, new: Parts) -> list[str]:
-    """Each part of a key that differs, in words: `options changed: rank 8 -> 16`."""
+def differences(
+    old: Parts, new: Parts, inputs: Mapping[str, Collection[str]] | None = None
+) -> list[str]:
+    """Each part of a key that differs, in words: `options changed: rank 8 -> 16`.
+
+    `inputs` names the steps that fill each role now.
+    """
     found = [
         f"{name} changed: {old.get(name)} -> {new.get(name)}"
         for name in ("schema", "stage", "version")
@@ -145,14 +158,17 @@ def differences(old: Parts, new: Parts) -> list[str]:
     ]
     before, after = _flat(old.get("options", {})), _flat(new.get("options", {}))
     for name in sorted({*before, *after}):
-        if before.get(name) != after.get(name):
-            change = f"{_show(before.get(name))} -> {_show(after.get(name))}"
+        was, now = _show(before, name), _show(after, name)
+        if was != now:
+            change = f"{_cut(was)} -> {_cut(now)}"
             found.append(f"options changed: {name} {change}")
     for role in sorted({*old.get("inputs", {}), *new.get("inputs", {})}):
-        was, now = old.get("inputs", {}).get(role, {}), new.get("inputs", {}).get(role, {})
-        if was != now:
-            changed = [name for name in now if was.get(name) != now[name]] or list(was)
-            found.append(f"input {role} changed: {', '.join(changed)}")
+        earlier, current = old.get("inputs", {}).get(role), new.get("inputs", {}).get(role)
+        if earlier != current:
+            names = list((inputs or {}).get(role, ()))
+            if isinstance(earlier, Mapping) and isinstance(current, Mapping):
+                names = [n for n in {**earlier, **current} if earlier.get(n) != current.get(n)]
+            found.append(f"input {role} changed: {', '.join(names)}".removesuffix(": "))
     return found
 
 
@@ -177,6 +193,13 @@ def _flat(options: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _show(value: Any) -> str:
-    text = str(value)
+def _show(options: Mapping[str, Any], name: str) -> str:
+    """A value as a key tells it from others: true is not 1, and null is not left out."""
+    if name not in options:
+        return "unset"
+    value = options[name]
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 40 else text[:18] + "..." + text[-18:]

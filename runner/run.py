@@ -16,7 +16,7 @@ import yaml
 
 from runner import files, hardware
 from runner.compose import compose
-from runner.errors import Problem, RecipeError, did_you_mean, listing
+from runner.errors import Problem, RecipeError, RunnerError, did_you_mean, listing
 from runner.execute import (
     Event,
     Finished,
@@ -101,6 +101,7 @@ class RunFolder:
             "verdict": str(outcome.verdict),
             "reason": outcome.reason,
             "seconds": round(outcome.seconds, 3),
+            "peak_memory": hardware.peak_memory(),
             "made_in_seconds": record["seconds"],
             **{part: record[part] for part in ("digest", "made", "facts", "versions")},
         }
@@ -112,7 +113,12 @@ class RunFolder:
 
     def close(self, ending: str) -> None:
         """Write the record of the run; the last thing that is written."""
-        record = {"recipe": self.plan.recipe.name, "ending": ending, "steps": self.steps}
+        record = {
+            "recipe": self.plan.recipe.name,
+            "ending": ending,
+            "peak_memory": hardware.peak_memory(),
+            "steps": self.steps,
+        }
         files.write_json(self.folder / "record.json", record)
         self._say(f"run: {ending}")
         self.log.close()
@@ -196,5 +202,9 @@ def _new_folder(parent: Path) -> Path:
         try:
             folder.mkdir(parents=True)
             return folder
-        except FileExistsError:
+        except FileExistsError as error:
+            if parent.is_file():
+                raise RunnerError(f"{parent} is a file; runs are kept in a folder.") from error
             count += 1
+        except OSError as error:
+            raise RunnerError(f"{parent}: cannot keep the run: {error.strerror}.") from error

@@ -26,7 +26,7 @@ from typing import Any
 
 from runner import files
 from runner.checkpoint import Checkpoints
-from runner.errors import StoreError
+from runner.errors import StoreError, writing
 from runner.lease import is_held, lease
 
 RECORD_SCHEMA = 1
@@ -59,7 +59,12 @@ class Entry:
 
     def damage(self) -> str | None:
         """What is wrong with the product's bytes, in words; None where all is well."""
-        return files.damage(self.product, self.record["files"], bytes_too=True)
+        expected = self.record["files"]
+        for path in self.product.rglob("*"):
+            name = path.relative_to(self.product).as_posix()
+            if not path.is_dir() and name not in expected:
+                return f"{name} is not one of its files"
+        return files.damage(self.product, expected, bytes_too=True)
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ class Store:
         if not folder.is_dir():
             return None
         record = files.read_json(folder / "record.json")
-        if not isinstance(record, dict) or record.get("key") != key:
+        if not isinstance(record, dict) or record.pop("seal", None) != files.digest_json(record):
             return "its record cannot be read"
         fault = files.damage(folder / "product", record["files"], bytes_too=False)
         return fault or Entry(key, folder, record)
@@ -110,9 +115,16 @@ class Store:
             os.rename(self.entries / key, aside)
         files.remove(aside)
 
-    def lease(self, key: str, on_wait: Callable[[str], None]) -> AbstractContextManager[None]:
+    def lease(
+        self,
+        key: str,
+        on_wait: Callable[[str], None],
+        stop_here: Callable[[], None] = lambda: None,
+    ) -> AbstractContextManager[None]:
         """Be the one process that makes this key."""
-        return lease(self.root / "leases" / key, on_wait)
+        with writing(self.root):
+            (self.root / "leases").mkdir(parents=True, exist_ok=True)
+        return lease(self.root / "leases" / key, on_wait, stop_here)
 
     def in_work(self, key: str) -> bool:
         """Whether somebody alive holds the lease of this key."""
@@ -128,14 +140,14 @@ class Store:
         It is taken over by renaming, so that an owner that should be dead but is not loses its
         folder instead of writing into ours.
         """
-        folder = self.drafts / f"{key}.{uuid.uuid4().hex}"
-        self.drafts.mkdir(parents=True, exist_ok=True)
-        for left in sorted(self.drafts.glob(f"{key}.*")):
-            with suppress(OSError):
-                os.rename(left, folder)
-                break
-        draft = Draft(key, folder)
-        draft.work.mkdir(parents=True, exist_ok=True)
+        draft = Draft(key, self.drafts / f"{key}.{uuid.uuid4().hex}")
+        with writing(self.drafts):
+            self.drafts.mkdir(parents=True, exist_ok=True)
+            for left in sorted(self.drafts.glob(f"{key}.*"), key=_is_without_checkpoints):
+                with suppress(FileNotFoundError):
+                    os.rename(left, draft.folder)
+                    break
+            draft.work.mkdir(parents=True, exist_ok=True)
         return draft
 
     def drop_draft(self, key: str) -> None:
@@ -144,20 +156,23 @@ class Store:
             files.remove(left)
 
     def commit(
-        self, draft: Draft, save: Callable[[Path], None], record: Mapping[str, Any]
+        self,
+        draft: Draft,
+        save: Callable[[Path], None],
+        record: Mapping[str, Any],
+        replaces: str | None = None,
     ) -> Entry:
-        """Write the product by `save(folder)` and give it its name; the draft is used up."""
+        """Write the product by `save(folder)` and give it its name; the draft is used up.
+
+        A whole entry that has the name already stays, unless `replaces` is its id.
+        """
         staged = draft.folder / "entry"
-        try:
+        with writing(self.root):
             files.remove(staged)
             (staged / "product").mkdir(parents=True)
             save(staged / "product")
             self._seal(draft.key, staged, record)
-            self._rename(draft.key, staged)
-        except OSError as error:
-            raise StoreError(
-                f"{self.root}: cannot keep the result: {error.strerror or error}"
-            ) from error
+            self._rename(draft.key, staged, replaces)
         files.remove(draft.folder)
         entry = self.entry(draft.key)
         if entry is None:
@@ -171,8 +186,9 @@ class Store:
         if rows and rows[0]["key"] == key:
             return
         rows = [{"key": key, "parts": parts}, *(row for row in rows if row["key"] != key)]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, rows[:RECENT_KEYS])
+        with writing(self.root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_json(path, rows[:RECENT_KEYS])
 
     def recent(self, recipe: str, step: str) -> list[dict[str, Any]]:
         """The last keys of a step with their parts, newest first."""
@@ -197,13 +213,17 @@ class Store:
             "host": socket.gethostname(),
             "files": found,
         }
+        facts["seal"] = files.digest_json(facts)
         files.write_json(staged / "record.json", facts)
         files.sync_tree(staged)
 
-    def _rename(self, key: str, staged: Path) -> None:
+    def _rename(self, key: str, staged: Path, replaces: str | None) -> None:
         """Give the entry its name; where a whole one has it already, that one stays."""
-        self.entries.mkdir(parents=True, exist_ok=True)
-        if isinstance(self.look(key), str):
+        if not self.entries.is_dir():
+            self.entries.mkdir(parents=True, exist_ok=True)
+            files.sync(self.root)
+        found = self.look(key)
+        if isinstance(found, str) or (found and found.record["id"] == replaces):
             self.discard(key)
         try:
             os.rename(staged, self.entries / key)
@@ -211,3 +231,7 @@ class Store:
             if self.entry(key) is None:
                 raise
         files.sync(self.entries)
+
+
+def _is_without_checkpoints(draft: Path) -> bool:
+    return not any(draft.glob("checkpoints/*"))

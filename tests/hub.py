@@ -29,7 +29,7 @@ class Hub(BaseHTTPRequestHandler):
         else:
             self._error(404, "RepoNotFound")
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815  the standard library's name
 
     def commit(self) -> str:
         """A commit that changes with the files."""

@@ -134,7 +134,6 @@ def test_a_step_that_asks_for_none_of_its_inputs_restores_none(store: Store):
     assert chain.counts("restore") == [0, 0, 0, 0]
 
 
-@pytest.mark.xfail(reason="`in` restores the product, and takes a consumed one out of memory")
 @pytest.mark.parametrize("make", [borrower, consumer])
 def test_to_ask_whether_a_role_is_filled_restores_nothing(store: Store, make: Any):
     class Asking(FakeStage):
@@ -254,7 +253,6 @@ def test_a_result_that_was_damaged_is_made_again_before_it_is_used(store: Store)
     assert entry.damage() is None
 
 
-@pytest.mark.xfail(reason="a step that was made again on the way is reported by its plan: reuse")
 def test_a_step_that_was_made_again_is_not_reported_as_reused(store: Store):
     first = carry_out(Chain().recipe(), store)
     spoil(first.outcomes[1].entry.product / "words.txt", "flip")
@@ -300,7 +298,6 @@ def test_a_step_asked_for_afresh_replaces_its_result(store: Store):
     assert ran.digests == first.digests
 
 
-@pytest.mark.xfail(reason="a draft is dropped only together with a finished result")
 def test_a_step_asked_for_afresh_does_not_go_on_from_a_draft(store: Store):
     what = recipe(step("load", source("load"), rounds=3))
     with pytest.raises(Stopped):
@@ -311,7 +308,6 @@ def test_a_step_asked_for_afresh_does_not_go_on_from_a_draft(store: Store):
     assert stage.count["round"] == 3
 
 
-@pytest.mark.xfail(reason="--fresh takes the kept result away before the new one is made")
 def test_a_fresh_run_that_fails_leaves_the_kept_result(store: Store):
     first = carry_out(Chain().recipe(), store)
     with pytest.raises(StepError):
@@ -352,7 +348,6 @@ def test_a_full_disk_ends_the_run_and_a_later_one_goes_on(store: Store):
     assert ran.verdicts["adapt"] is RESUME
 
 
-@pytest.mark.xfail(reason="an OSError of the store outside of commit is not a StoreError")
 def test_a_checkpoint_that_finds_the_disk_full_is_a_store_error(store: Store):
     def full(context: Any) -> None:
         context.checkpoint.folder.touch()  # a file in the place of the folder: nothing fits
@@ -469,7 +464,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.xfail(reason="whoever waits for a lease does not look at signals")
 def test_a_signal_ends_the_wait_for_another_run(store: Store):
     what, ended, events = recipe(step("load", source("load"))), threading.Event(), []
 

@@ -71,13 +71,13 @@ def test_a_name_that_leads_out_of_the_folder_stays_inside(wheel, tmp_path):
 
 def test_a_wheel_with_other_bytes_is_refused(wheel, tmp_path):
     options = Options(wheel="somedata==1.0", sha256="0" * 64, members=("*",))
-    with pytest.raises(StepError, match="has sha256 [0-9a-f]{64} instead of 0{64}"):
+    with pytest.raises(StepError, match=r"has sha256 [0-9a-f]{64} instead of 0{64}"):
         fetch.run(options, {}, context(tmp_path / "f"))
 
 
 def test_a_wheel_that_is_not_there_is_said_in_one_line(wheel, tmp_path):
     options = Options(wheel="somedata==2.0", members=("*",))
-    with pytest.raises(StepError, match="pip cannot download somedata==2.0: ERROR"):
+    with pytest.raises(StepError, match=r"pip cannot download somedata==2\.0: ERROR"):
         fetch.run(options, {}, context(tmp_path / "f"))
 
 
@@ -155,8 +155,9 @@ except StepError as error:
 
 def ask(folder: Path, endpoint: str, *more: str, **options: Any) -> dict[str, Any]:
     """Fetch in a process of its own: the Hub's address is read when the library is imported."""
+    given = json.dumps({"repo": hub.REPO, **options})
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, str(folder), json.dumps({"repo": hub.REPO, **options}), *more],
+        [sys.executable, "-c", DRIVER, str(folder), given, *more],
         env={
             **os.environ,
             "HF_ENDPOINT": endpoint,

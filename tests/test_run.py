@@ -155,9 +155,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(whole, tiny_model, tm
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
 )
-def test_a_signal_keeps_a_checkpoint_and_the_run_goes_on(
-    number, code, whole, tiny_model, tmp_path
-):
+def test_a_signal_keeps_a_checkpoint_and_the_run_goes_on(number, code, whole, tiny_model, tmp_path):
     place = Place(tmp_path, tiny_model)
     process = place.start("run", "adapt.max_steps=4000", "adapt.epochs=1000")
     metrics = tmp_path / "runs" / "tiny"

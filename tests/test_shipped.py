@@ -59,9 +59,9 @@ KEYS_WITH_BFLOAT16 = {
     "load": "9708a2c9d3049e70a8c09b67eb10855e",
     "before": "296488f91dae5d247f85032ba46c36a2",
     "adapt": "f56a57c08e29d8e4ce4c827a28815cf6",
-    "after": "02f5ace49c3044c750be452f4899c573",
+    "generate": "02f5ace49c3044c750be452f4899c573",
     "quantize": "72d2a2109df4d6843ae27a6f08bf786f",
-    "evaluate": "8f4f93dc5d8852ea6d936995f55c8735",
+    "evaluate": "25df60e8e657dacd5d97a0e3cd8ef399",
 }
 
 

@@ -347,9 +347,7 @@ def test_answers_end_at_the_stop_token_or_the_length(loaded, dataset, tmp_path):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_generation_goes_on_after_the_rows_that_are_kept(
-    temperature, loaded, dataset, tmp_path
-):
+def test_generation_goes_on_after_the_rows_that_are_kept(temperature, loaded, dataset, tmp_path):
     options = generate.Options(max_new_tokens=5, batch_size=3, temperature=temperature, seed=3)
     inputs = {"model": loaded, "dataset": dataset}
     whole = generate.run(options, inputs, context(tmp_path / "whole"))

@@ -1,4 +1,4 @@
-"""A tiny random chat model, a tiny dataset and a recipe over all stages, made where they are needed."""
+"""A tiny random chat model, a tiny dataset and a recipe over all stages."""
 
 import json
 from pathlib import Path

@@ -1,5 +1,6 @@
 """The live table of a run in a terminal, drawn with rich."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from runner.report.terminal import amount, shown
 
 BAR_WIDTH = 20
 NOTES = 3
+WIDE = 80
+"""Columns from which there is room for bars."""
 
 
 @dataclass
@@ -36,16 +39,27 @@ class Line:
 @contextmanager
 def live(plan: Plan, stream: TextIO) -> Iterator[Tell]:
     """A table that follows the run while the block runs."""
-    table = _Table(plan)
-    console = Console(file=stream)
+    console = Console(file=stream, width=_width(stream))
+    table = _Table(plan, console.width)
     with Live(
         table, console=console, refresh_per_second=8, redirect_stdout=False, redirect_stderr=False
     ):
         yield table.hear
 
 
+def _width(stream: TextIO) -> int | None:
+    """The columns of this very terminal; rich would ask standard input's."""
+    if "COLUMNS" in os.environ:
+        return None
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        return None
+
+
 class _Table:
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, width: int) -> None:
+        self.wide = width >= WIDE
         self.lines = {planned.step.name: Line(planned) for planned in plan.steps}
         self.notes: list[str] = []
         self.spinner = Spinner("dots")
@@ -69,14 +83,16 @@ class _Table:
                 line.said = outcome.reason if reused else ""
 
     def __rich__(self) -> RenderableType:
-        table = Table(box=None, padding=(0, 1), show_header=False)
-        table.add_column(no_wrap=True)
-        table.add_column(width=8, no_wrap=True)
-        table.add_column(width=BAR_WIDTH)
-        table.add_column(justify="right", no_wrap=True)
+        table = Table(box=None, padding=(0, 1, 0, 0), show_header=False, expand=True)
+        table.add_column(no_wrap=True, min_width=max(map(len, self.lines)))
+        table.add_column(no_wrap=True, min_width=len("running"))
+        if self.wide:
+            table.add_column(width=BAR_WIDTH)
+        table.add_column(justify="right", no_wrap=True, min_width=len("1000.0 s"))
         table.add_column(overflow="ellipsis", no_wrap=True, ratio=1)
         for name, line in self.lines.items():
-            table.add_row(name, *self._cells(line))
+            state, bar, *rest = self._cells(line)
+            table.add_row(name, state, *([bar] if self.wide else []), *rest)
         return Group(*(Text(note, style="dim") for note in self.notes), table)
 
     def _cells(self, line: Line) -> tuple[RenderableType, ...]:

@@ -86,17 +86,18 @@ def plan_table(plan: Plan) -> Iterator[str]:
     yield f"{work} of {len(plan.steps)} steps to run" if work else "nothing to do"
 
 
-def summary(outcomes: Sequence[Outcome], seconds: float) -> Iterator[str]:
+def summary(outcomes: Sequence[Outcome], seconds: float, peak: int = 0) -> Iterator[str]:
     """What came out: scores, samples, sizes, where it is and how to use it."""
     facts = {o.planned.step.stage_name: o.entry.record["facts"] for o in outcomes}
     worked = [o for o in outcomes if o.verdict is not Verdict.REUSE]
     done = f"{len(worked)} steps run, {len(outcomes) - len(worked)} reused, {seconds:.1f} s"
+    done += f", peak memory {human_bytes(peak)}" if worked and peak else ""
     yield f"\n{outcomes[0].entry.record['recipe']}: {done}"
     yield from _rows(_figures(facts))
     for sample in facts.get("evaluate", {}).get("samples", []):
         yield f"\n  {sample['prompt']}"
         yield from _rows(
-            (f"  {name}", " ".join(answer.split())[:100])
+            (f"  {_before_and_after(sample['answers'])[name]}", " ".join(answer.split())[:100])
             for name, answer in sample["answers"].items()
         )
     if saved := facts.get("save"):
@@ -110,7 +111,9 @@ def summary(outcomes: Sequence[Outcome], seconds: float) -> Iterator[str]:
 def _figures(facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     scores = facts.get("evaluate", {})
     if match := scores.get("exact_match"):
-        yield "exact match", ", ".join(f"{name} {value:.2f}" for name, value in match.items())
+        names = _before_and_after(match)
+        shares = (f"{names[name]} {value:.2f}" for name, value in match.items())
+        yield "exact match", ", ".join(shares)
     squeezed = facts.get("quantize", {})
     if perplexity := scores.get("perplexity"):
         names = {"reference": "before quantizing", "model": "after" if squeezed else "model"}
@@ -122,6 +125,12 @@ def _figures(facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]
         before, after = squeezed["bytes_before"], squeezed["bytes_after"]
         sizes = f"{human_bytes(before)} before, {human_bytes(after)} in {squeezed['method']}"
         yield "size on disk", sizes
+
+
+def _before_and_after(texts: Mapping[str, Any]) -> Mapping[str, str]:
+    """What the steps that gave texts are called: two are before and after, more have names."""
+    shown_as = ("before", "after") if len(texts) == 2 else tuple(texts)
+    return dict(zip(texts, shown_as, strict=True))
 
 
 def _rows(rows: Iterable[tuple[str, str]]) -> Iterator[str]:

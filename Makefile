@@ -1,0 +1,36 @@
+# What CI runs, and the longer checks. Needs pip and make alone.
+PYTHON ?= python
+TORCH ?= torch==2.13.0
+
+.PHONY: check test fast lint latest gpu bench readme
+
+check: test lint
+
+test:
+	$(PYTHON) -m pytest
+
+fast:
+	$(PYTHON) -m pytest -m "not real"
+
+lint:
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+	lint-imports
+
+# The newest releases of everything but torch, whose newest build may bring gigabytes of CUDA:
+# make latest TORCH=torch takes that one too.
+latest:
+	$(PYTHON) -m venv --clear .venv-latest
+	.venv-latest/bin/python -m pip install -q '$(TORCH)'
+	.venv-latest/bin/python -m pip install -q --upgrade --upgrade-strategy eager '$(TORCH)' -e '.[test]'
+	.venv-latest/bin/python -m pytest -m "not real"
+
+gpu:
+	$(PYTHON) -m pytest -m gpu -rA
+
+bench:
+	$(PYTHON) tools/figures.py
+
+readme:
+	$(PYTHON) tools/readme.py

@@ -1,0 +1,142 @@
+"""The main job on the real model: taught, squeezed, scored and saved; killed and gone on."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
+
+QUIET = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "RUNNER_STORE", "TQDM_DISABLE")
+
+
+class Place:
+    """A working directory and a store for the quickstart."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = {name: value for name, value in os.environ.items() if name not in QUIET}
+        self.env["RUNNER_STORE"] = str(folder / "store")
+
+    def start(self, *overrides: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "runner", "run", "quickstart", *overrides],
+            cwd=self.folder,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *overrides: str) -> str:
+        process = self.start(*overrides)
+        out = process.communicate()[0]
+        assert process.returncode == 0, out
+        return out
+
+    def record(self) -> dict[str, Any]:
+        newest = max((self.folder / "runs" / "quickstart").iterdir(), key=lambda path: path.name)
+        return json.loads((newest / "record.json").read_text())
+
+    def steps_at(self) -> int:
+        """Training steps done so far, over all runs."""
+        paths = self.folder.glob("runs/quickstart/*/metrics.jsonl")
+        return max((len(path.read_text().splitlines()) for path in paths), default=0)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """An undisturbed run of the quickstart."""
+    made = Place(tmp_path_factory.mktemp("quickstart"))
+    made.out = made.run()  # type: ignore[attr-defined]
+    made.first = made.record()  # type: ignore[attr-defined]
+    return made
+
+
+def test_the_quickstart_teaches_squeezes_and_saves(place):
+    facts = {name: step["facts"] for name, step in place.first["steps"].items()}
+    before, after = facts["evaluate"]["exact_match"].values()
+    assert before < 0.1
+    assert after > 0.8
+    perplexity = facts["evaluate"]["perplexity"]
+    assert 1 <= perplexity["reference"] < perplexity["model"] < 1.5 * perplexity["reference"]
+    assert facts["quantize"]["bytes_after"] < 0.5 * facts["quantize"]["bytes_before"]
+    assert len(facts["evaluate"]["samples"]) == 3
+    assert place.first["peak_memory"] < 4e9
+
+
+def test_the_summary_says_what_a_user_wants_to_know(place):
+    for pattern in (
+        r"exact match +before 0\.0\d, after (0\.[89]\d|1\.00)",
+        r"perplexity +before quantizing \d+\.\d+, after \d+\.\d+",
+        r"size on disk +269\.1 MB before, 116\.5 MB in nf4",
+        r"Write as ISO 8601: .+\n +before  .+\n +after   \d{4}-\d\d-\d\d\n",
+        r"run folder: runs/quickstart/",
+    ):
+        assert re.search(pattern, place.out), pattern
+    assert "\x1b" not in place.out
+
+
+def test_the_two_lines_that_the_summary_prints_give_a_right_answer(place):
+    lines = place.out.split("To use it:\n")[1]
+    code = "\n".join(line.strip() for line in lines.splitlines())
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=place.folder, env=place.env, capture_output=True, text=True)
+    sample = place.first["steps"]["evaluate"]["facts"]["samples"][0]
+    assert sample["expected"] in done.stdout, done.stderr
+
+
+def test_a_second_run_reuses_everything(place):
+    out = place.run()
+    assert "0 steps run, 10 reused" in out
+    assert {step["verdict"] for step in place.record()["steps"].values()} == {"reuse"}
+    assert out.split("exact match")[1] == place.out.split("exact match")[1]
+
+
+def test_longer_answers_rerun_generate_and_what_scores_it(place):
+    place.run("generate.max_new_tokens=20")
+    again = {n for n, step in place.record()["steps"].items() if step["verdict"] != "reuse"}
+    assert again == {"generate", "evaluate"}
+
+
+def test_the_quickstart_killed_again_and_again_ends_with_the_same_bytes(place, tmp_path):
+    broken = Place(tmp_path)
+
+    def killed(when: Any) -> None:
+        process = broken.start()
+        while not when() and process.poll() is None:
+            time.sleep(0.05)
+        assert process.poll() is None, "it ended before it could be killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+    def begun(step: str) -> bool:
+        logs = sorted(tmp_path.glob("runs/quickstart/*/log.txt"))
+        return bool(logs) and f" {step}: run" in logs[-1].read_text()
+
+    started = time.monotonic()
+    killed(lambda: time.monotonic() - started > 2)
+    killed(lambda: begun("load"))
+    killed(lambda: broken.steps_at() >= 35)
+    killed(lambda: begun("quantize"))
+    broken.run()
+    log = "".join(path.read_text() for path in sorted(tmp_path.glob("runs/quickstart/*/log.txt")))
+    assert "adapt: going on from step 20" in log
+
+    def digests(record: dict[str, Any]) -> dict[str, str]:
+        return {name: step["digest"] for name, step in record["steps"].items() if name != "save"}
+
+    assert digests(broken.record()) == digests(place.first)
+    saved = [
+        (folder / "models" / "quickstart" / "model.safetensors").read_bytes()
+        for folder in (place.folder, tmp_path)
+    ]
+    assert saved[0] == saved[1]
