@@ -114,6 +114,7 @@ class _Source:
         self.loader, self.document, self.problems = loader, document, problems
         self.stages, self.changes = stages, changes
         self.name = document.path.stem
+        self.lists: dict[tuple[str, ...], Any] = {}
         self.folders = places.preset_folders(document.path)
         if at := document.find(("hydra",)):
             problems.append(Problem(at.text, "hydra's own settings mean nothing here."))
@@ -299,7 +300,11 @@ class _Source:
         raise RecipeError(self.problems) from error
 
     def _defaults(self, words: list[str]) -> Any:
-        return self.loader.compute_defaults_list(self.name, words, RunMode.RUN)
+        """Hydra's list of all files; it reads every one of them, so it is asked for once."""
+        known = tuple(words)
+        if known not in self.lists:
+            self.lists[known] = self.loader.compute_defaults_list(self.name, words, RunMode.RUN)
+        return self.lists[known]
 
 
 def _as_url(folder: Path) -> str:

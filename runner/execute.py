@@ -124,7 +124,9 @@ class _Execution:
         if entry is None or fault:
             self.tell(Noted(step.name, f"the kept result is damaged ({fault}): made again"))
             reason = f"the kept result was damaged: {fault}"
-            outcome = self._make(replace(planned, verdict=Verdict.RUN, reason=reason))
+            old = str(entry.record["id"]) if entry else None
+            again = replace(planned, verdict=Verdict.RUN, reason=reason, replaces=old)
+            outcome = self._make(again)
             self._finish(outcome)
             entry = outcome.entry
             if step.name in self.held:

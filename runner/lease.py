@@ -7,6 +7,7 @@ the watcher's own clock (no clock is compared with another). Nothing here is nee
 result: should two owners ever hold one lease, the store's rename still lets one entry win.
 """
 
+import fcntl
 import json
 import os
 import socket
@@ -93,15 +94,12 @@ def _wait_for(path: Path, owner: dict[str, Any] | None, stop_here: Callable[[], 
 
 
 def _break(path: Path, owner: dict[str, Any] | None) -> None:
-    """Take a dead owner's file away; by renaming, so that of several watchers one does it."""
-    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.dead")
-    with suppress(FileNotFoundError):
-        os.rename(path, aside)
-        moved = _read(aside)
-        if moved and owner and moved["token"] != owner["token"]:
-            with suppress(OSError):  # a new owner came in between: give it back
-                os.link(aside, path)
-        aside.unlink()
+    """Take a dead owner's file away, unless somebody has done so and holds the lease by now."""
+    with open(path.with_name(".breaking"), "w") as guard:
+        with suppress(OSError):  # without locks two watchers may break at once: see above
+            fcntl.flock(guard, fcntl.LOCK_EX)
+        if (_read(path) or {}).get("token") == (owner or {}).get("token"):
+            path.unlink(missing_ok=True)
 
 
 def _beat(fd: int, done: threading.Event) -> None:

@@ -211,4 +211,4 @@ def test_of_many_watchers_of_a_dead_owner_one_at_a_time_holds_the_lease(tmp_path
         thread.join()
     assert most == [1] * 6
     assert max(map(len, told)) == 1
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".breaking"]

@@ -249,7 +249,7 @@ options_of_every_kind = st.builds(
     either=st.integers() | texts,
     where=st.none() | st.text(string.ascii_letters + "/. ", min_size=1, max_size=8).map(Path),
     inner=st.builds(Inner, depth=st.integers(0, 9), note=st.none() | texts),
-    extra=st.dictionaries(texts, st.floats(allow_nan=False), max_size=3),
+    extra=st.dictionaries(texts, st.floats(allow_nan=False, allow_infinity=False), max_size=3),
     workers=st.integers(),
 )
 

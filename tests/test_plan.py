@@ -59,7 +59,9 @@ def edit_record(store: Store, what: Recipe, name: str, **changes: Any) -> None:
     entry = store.entry(key(what, store, name))
     assert entry is not None
     path = entry.folder / "record.json"
-    path.write_text(json.dumps(files.read_json(path) | changes))
+    record = files.read_json(path) | changes
+    del record["seal"]
+    path.write_text(json.dumps(record | {"seal": files.digest_json(record)}))
 
 
 def test_a_first_run_runs_everything(store: Store):
@@ -190,8 +192,6 @@ def test_the_steps_that_fill_a_role_of_many_are_all_in_the_key(store: Store):
 
 def test_a_figure_without_a_value_is_refused_as_the_recipes_fault():
     _, faults = build(Options, {"rate": float("nan")})
-    if not faults:
-        pytest.xfail("nan and inf pass the door, and no key can be made of them")
     assert len(faults) == 1
 
 
@@ -303,7 +303,7 @@ def test_a_third_partys_changed_source_changes_the_key(tmp_path: Path):
             {"options": {"lora": {"rank": 16, "alpha": 1}}},
             ["options changed: lora.rank 8 -> 16"],
         ),
-        ({"inputs": {"text": {"a": "1"}}}, {"inputs": {}}, ["input text changed: a"]),
+        ({"inputs": {"text": {"a": "1"}}}, {"inputs": {}}, ["input text changed"]),
         ({"options": {"a": [1]}}, {"options": {"a": [1]}}, []),
     ],
 )

@@ -149,7 +149,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(whole, tiny_model, tm
                 break
         place.run()
         assert without_save(place.digests()) == expected
-        assert not list((place.store / "leases").glob("*"))
+        assert not list((place.store / "leases").glob("[!.]*"))
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_signal_keeps_a_checkpoint_and_the_run_goes_on(number, code, whole, ti
     assert process.returncode == code
     assert "the same command goes on from here" in err
     assert "Traceback" not in err
-    assert list(place.store.glob("drafts/*/checkpoints/*/manifest.json"))
+    assert list(place.store.glob("drafts/*/checkpoints/*/.checkpoint.json"))
     plan = place.start("plan", "adapt.max_steps=4000", "adapt.epochs=1000").communicate()[0]
     assert "adapt        resume  begun before and not finished" in plan
 

@@ -53,15 +53,15 @@ ROLES = {
 KEYS = {
     "fetch.model": "bd933b836ed60c53d6e17943ddc38e69",
     "fetch.data": "b7296512b4336c86e2d8e46979f79383",
-    "process": "56b3802d2910ad38c3a8ce61ec5fe00f",
+    "process": "2cb55b91ebebb44c6d3bf2eed6d192bf",
 }
 KEYS_WITH_BFLOAT16 = {
-    "load": "9708a2c9d3049e70a8c09b67eb10855e",
-    "before": "296488f91dae5d247f85032ba46c36a2",
-    "adapt": "f56a57c08e29d8e4ce4c827a28815cf6",
-    "generate": "02f5ace49c3044c750be452f4899c573",
-    "quantize": "72d2a2109df4d6843ae27a6f08bf786f",
-    "evaluate": "25df60e8e657dacd5d97a0e3cd8ef399",
+    "load": "4681f2f913ccc3a348a91cdd5ea926f1",
+    "before": "b1678028aad1d466121b9ac1351d79bd",
+    "adapt": "47746cd2ea6d70925d173784c7f53ff5",
+    "generate": "5cdfd9d55b734812243f92c030d0c714",
+    "quantize": "047610e9690215629d1c80aa398ec811",
+    "evaluate": "c64412048c7ff0d5f13a53c413076826",
 }
 
 
