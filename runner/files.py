@@ -41,13 +41,12 @@ def walk(folder: Path) -> Iterator[Path]:
 
 def manifest(folder: Path) -> Manifest:
     """Size and digest of every file below a folder."""
-    return {
-        path.relative_to(folder).as_posix(): {
-            "size": path.stat().st_size,
-            "blake3": digest(path),
-        }
-        for path in walk(folder)
-    }
+    return {path.relative_to(folder).as_posix(): file_facts(path) for path in walk(folder)}
+
+
+def file_facts(path: Path) -> dict[str, Any]:
+    """Size and digest of one file."""
+    return {"size": path.stat().st_size, "blake3": digest(path)}
 
 
 def damage(folder: Path, expected: Manifest, *, bytes_too: bool) -> str | None:

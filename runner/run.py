@@ -28,7 +28,7 @@ from runner.execute import (
     execute,
 )
 from runner.origins import short
-from runner.plan import Plan, plan
+from runner.plan import Plan, Verdict, plan
 from runner.recipe import Recipe
 from runner.stages import known
 from runner.store import Store, default_root
@@ -109,10 +109,17 @@ class RunFolder:
         links.mkdir(exist_ok=True)
         with suppress(FileExistsError):
             (links / name).symlink_to(outcome.entry.product)
+        if outcome.verdict is not Verdict.REUSE:  # so that a kill leaves what was done so far
+            self._write("unfinished")
         self._say(f"{name}: {outcome.verdict} ({outcome.seconds:.2f} s): {outcome.reason}")
 
     def close(self, ending: str) -> None:
-        """Write the record of the run; the last thing that is written."""
+        """Write how the run ended; the last thing that is written."""
+        self._write(ending)
+        self._say(f"run: {ending}")
+        self.log.close()
+
+    def _write(self, ending: str) -> None:
         record = {
             "recipe": self.plan.recipe.name,
             "ending": ending,
@@ -120,8 +127,6 @@ class RunFolder:
             "steps": self.steps,
         }
         files.write_json(self.folder / "record.json", record)
-        self._say(f"run: {ending}")
-        self.log.close()
 
     def _say(self, text: str) -> None:
         self.log.write(f"{time.strftime('%H:%M:%S')} {text}\n")

@@ -27,7 +27,7 @@ def context(folder: Path) -> Context:
 
 def fetched(options: Options, folder: Path) -> Any:
     """What a later step gets: run, kept, restored."""
-    made = fetch.run(options, {}, context(folder))
+    made = fetch.run(fetch.resolve(options), {}, context(folder))
     (folder / "kept").mkdir()
     fetch.save(made, folder / "kept")
     return fetch.restore(folder / "kept", {})
@@ -114,6 +114,14 @@ def test_a_local_file_is_known_by_its_bytes_not_by_its_path(tmp_path):
     assert one == two
     (tmp_path / "b" / "rows.jsonl").write_text("other\n")
     assert fetch.resolve(Options(path=tmp_path / "b" / "rows.jsonl")).digest != one
+
+
+def test_a_file_that_changes_after_its_key_was_made_is_refused(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("before\n")
+    options = fetch.resolve(Options(path=tmp_path / "rows.jsonl"))
+    (tmp_path / "rows.jsonl").write_text("after\n")
+    with pytest.raises(StepError, match="changed while it was read"):
+        fetch.run(options, {}, context(tmp_path / "f"))
 
 
 def test_a_local_folder_is_copied(tmp_path):

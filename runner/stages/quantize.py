@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,6 +46,9 @@ def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Faul
     ]
     if options.double_quant and options.method == "int8":
         faults.append(Fault(("double_quant",), "int8 has no double quantization."))
+    if find_spec("bitsandbytes") is None:
+        fact = "needs bitsandbytes, which is not installed: python -m pip install bitsandbytes"
+        faults.append(Fault((), f"{options.method} {fact}"))
     return faults
 
 
