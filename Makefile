@@ -2,7 +2,7 @@
 PYTHON ?= python
 TORCH ?= torch==2.13.0
 
-.PHONY: check test fast lint latest gpu bench readme
+.PHONY: check test fast lint latest gpu bench readme golden
 
 check: test lint
 
@@ -34,3 +34,6 @@ bench:
 
 readme:
 	$(PYTHON) tools/readme.py
+
+golden:
+	$(PYTHON) tools/golden.py

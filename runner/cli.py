@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner import __version__
-from runner.errors import EXIT_OUR_FAULT, Problem, RecipeError, RunnerError, did_you_mean
+from runner.errors import (
+    EXIT_OUR_FAULT,
+    Problem,
+    RecipeError,
+    RunnerError,
+    did_you_mean,
+    listing,
+)
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -21,7 +28,9 @@ usage: runner COMMAND ...
   plan RECIPE [OVERRIDE ...]   say what run would do, and why
   show RECIPE [OVERRIDE ...]   the composed recipe
   show STAGE                   a stage's options, defaults and what they mean
+  why RECIPE STEP              all that differs from the last time a step was done
   list                         recipes, stages and presets
+  store VERB                   what is kept: ls, show, verify, rm, gc, du, pin, unpin
 
   runner COMMAND --help        more on one command
   runner --version             the version
@@ -140,6 +149,37 @@ def _show_recipe(name: str, overrides: Sequence[str], stages: "Mapping[str, Stag
     return 0
 
 
+def _why(words: Sequence[str]) -> int:
+    from argparse import ArgumentParser
+
+    from runner import run
+    from runner.plan import differences
+
+    parser = ArgumentParser("runner why", description="All that differs from the last time.")
+    parser.add_argument("recipe", help="a name from `runner list`, or a YAML file")
+    parser.add_argument("step", help="one of its steps")
+    parser.add_argument("overrides", nargs="*", help="adapt.rank=16, quantize=int8, ~before")
+    given = parser.parse_intermixed_args(words)
+    planned, store = run.prepare(given.recipe, given.overrides)
+    names = [each.step.name for each in planned.steps]
+    if given.step not in names:
+        guess = did_you_mean(given.step, names) or f"The steps are: {listing(names)}."
+        raise RecipeError([Problem("", f'{given.recipe} has no step "{given.step}".', guess)])
+    found = planned.step(given.step)
+    print(f"{found.verdict}: {found.reason}")
+    rows = store.recent(planned.recipe.name, given.step)
+    earlier = [differences(row["parts"], found.parts, found.step.inputs) for row in rows]
+    for line in min(earlier, key=len, default=[]):
+        print(f"  {line}")
+    return 0
+
+
+def _store(words: Sequence[str]) -> int:
+    from runner import cli_store
+
+    return cli_store.main(words)
+
+
 def _list(words: Sequence[str]) -> int:
     from argparse import ArgumentParser
 
@@ -204,5 +244,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "run": _run,
     "plan": _plan,
     "show": _show,
+    "why": _why,
     "list": _list,
+    "store": _store,
 }

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -32,6 +32,7 @@ from runner.plan import Plan, Verdict, plan
 from runner.recipe import Recipe
 from runner.stages import known
 from runner.store import Store, default_root
+from runner.upkeep import using
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 QUIET = {
@@ -145,7 +146,11 @@ def carry_out(planned: Plan, store: Store, screen: Tell, root: Path) -> list[Out
         if planned.work:
             os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
             tell(Noted("", hardware.prepare()))
-        with _signals() as stop_signal, _into(folder.log, active=bool(planned.work)):
+        with (
+            using(store, [each.key for each in planned.steps]) if planned.work else nullcontext(),
+            _signals() as stop_signal,
+            _into(folder.log, active=bool(planned.work)),
+        ):
             outcomes = execute(planned, store, tell, stop_signal)
         ending = "finished"
         screen(Noted("", f"run folder: {short(folder.folder)}"))

@@ -50,19 +50,9 @@ ROLES = {
     "save": "model",
 }
 
-KEYS = {
-    "fetch.model": "bd933b836ed60c53d6e17943ddc38e69",
-    "fetch.data": "a2bdfee5481a2656e0918a37f43f011a",
-    "process": "1a0f5c1ccef8d1574cee36b6c81d192b",
-}
-KEYS_WITH_BFLOAT16 = {
-    "load": "4681f2f913ccc3a348a91cdd5ea926f1",
-    "before": "4d920a583fd00924397b98438623f9dd",
-    "adapt": "c8368d73b765c7a56c844952d3489d2f",
-    "generate": "98bc37f15d2ed3a19497ba4ce88546d6",
-    "quantize": "20ef6545b83a5947805f6baac3cb3f9c",
-    "evaluate": "5538c5d4b06c8f627dd55ed5caa48cdb",
-}
+GOLDEN = json.loads((places.PACKAGE.parent / "tests" / "golden.json").read_text())
+TOOLS = places.PACKAGE.parent / "tools"
+WITHOUT_HARDWARE = {"fetch.model", "fetch.data", "process"}
 
 
 @pytest.fixture(autouse=True)
@@ -107,20 +97,31 @@ def test_every_recipe_says_what_it_is_and_how_to_run_it(recipe):
     assert f"# Run:   runner run {recipe}" in comment
 
 
-def test_the_keys_of_the_quickstart_change_only_on_purpose(monkeypatch):
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_the_keys_of_a_recipe_change_only_on_purpose(recipe, monkeypatch):
     monkeypatch.setattr(hardware, "computes_bfloat16", lambda: True)
-    found = keys()
-    assert [*found] == [*list(KEYS), *list(KEYS_WITH_BFLOAT16), "save"]
+    found = keys(recipe=recipe)
     del found["save"]  # its folder is part of its key, and lies where one stands
-    assert found == KEYS | KEYS_WITH_BFLOAT16
+    assert found == GOLDEN["keys"][recipe], "was this meant? then: make golden"
 
 
 def test_hardware_changes_the_keys_of_what_depends_on_it_only(monkeypatch):
     monkeypatch.setattr(hardware, "computes_bfloat16", lambda: False)
-    found = keys()
-    assert {name: found[name] for name in KEYS} == KEYS
-    for name, key in KEYS_WITH_BFLOAT16.items():
-        assert found[name] != key
+    found, golden = keys(), GOLDEN["keys"]["quickstart"]
+    assert {name for name in golden if found[name] == golden[name]} == WITHOUT_HARDWARE
+
+
+def test_a_stage_whose_code_changed_has_a_new_version_or_was_confirmed():
+    spec = importlib.util.spec_from_file_location("golden", TOOLS / "golden.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    found = tool.stages()
+    assert set(found) == set(known()) == set(GOLDEN["stages"])
+    for name, stage in found.items():
+        assert stage == GOLDEN["stages"][name], (
+            f"the code of {name} changed: raise its VERSION if what it makes changes,"
+            " and confirm with: make golden"
+        )
 
 
 # Presets

@@ -1,5 +1,6 @@
 """What a run shows in a terminal, or as plain lines where there is none."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -140,9 +141,14 @@ def _rows(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
         yield f"  {name:<{width}}  {text}"
 
 
-def own_stdout() -> TextIO:
+@contextmanager
+def own_stdout() -> Iterator[TextIO]:
     """A handle on the screen that stays when libraries' output is sent to the log."""
-    import os
-
     sys.stdout.flush()
-    return os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", errors="replace")
+    try:
+        handle = os.dup(sys.stdout.fileno())
+    except (OSError, ValueError):  # a notebook, or a test: it is no file that could be redirected
+        yield sys.stdout
+        return
+    with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as stream:
+        yield stream
