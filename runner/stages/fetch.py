@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from runner import files, gguf, products
+from runner import files, gguf, memo, products
 from runner.errors import StepError
 from runner.options import Fault, option
 from runner.products import Files
@@ -176,7 +176,7 @@ def _from_hub(options: Options, context: Context) -> Files:
 
 def _digest_of(path: Path) -> str:
     """One digest for a file, or for all files of a folder, by their names and bytes."""
-    found = files.manifest(path) if path.is_dir() else {path.name: files.file_facts(path)}
+    found = memo.manifest(path) if path.is_dir() else {path.name: memo.file_facts(path)}
     return files.digest_json(found)
 
 

@@ -1,0 +1,73 @@
+"""Digests of large files, remembered by what the file system says of them.
+
+A digest is taken over only for a file with the same size, inode and times. As in git's index, one
+that was taken less than RACY after the file's last change is not believed: the file may have
+changed again within the resolution of its clock.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from runner import files
+from runner.errors import StoreError
+from runner.store import default_root
+
+LARGE = 4 << 20
+"""Bytes from which remembering is worth it: below, a digest takes a millisecond."""
+RACY = 2_000_000_000
+"""Nanoseconds: the coarsest clock of a file system in use (FAT)."""
+MOST = 10_000
+"""How many digests are remembered at most."""
+
+
+def file_facts(path: Path) -> dict[str, Any]:
+    """Size and digest of one file, from memory where that can be trusted."""
+    status = path.stat()
+    if status.st_size < LARGE:
+        return files.file_facts(path)
+    known = _read()
+    name, seen = str(path.resolve()), _seen(status)
+    row = known.get(name)
+    if isinstance(row, dict) and row.get("seen") == seen:
+        return {"size": status.st_size, "blake3": str(row["blake3"])}
+    taken = time.time_ns()
+    facts = files.file_facts(path)
+    if _seen(path.stat()) == seen and taken - max(status.st_mtime_ns, status.st_ctime_ns) > RACY:
+        known.pop(name, None)
+        _write({**known, name: {"seen": seen, "blake3": facts["blake3"]}})
+    return facts
+
+
+def manifest(folder: Path) -> files.Manifest:
+    """Size and digest of every file below a folder, likewise."""
+    return {path.relative_to(folder).as_posix(): file_facts(path) for path in files.walk(folder)}
+
+
+def _seen(status: os.stat_result) -> list[int]:
+    return [
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_ino,
+        status.st_dev,
+    ]
+
+
+def _place() -> Path:
+    return default_root() / "digests.json"
+
+
+def _read() -> dict[str, Any]:
+    found = files.read_json(_place())
+    return found if isinstance(found, dict) else {}
+
+
+def _write(known: dict[str, Any]) -> None:
+    """Keep the newest; a memory that cannot be written only costs time."""
+    try:
+        _place().parent.mkdir(parents=True, exist_ok=True)
+        files.write_json(_place(), dict(list(known.items())[-MOST:]))
+    except (OSError, StoreError):
+        return
