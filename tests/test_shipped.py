@@ -2,6 +2,9 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
+import zipfile
 from dataclasses import fields
 
 import pytest
@@ -237,3 +240,18 @@ def test_no_date_is_asked_twice():
     assert len({question["content"] for question, _ in rows}) == len(rows)
     assert len({answer["content"] for _, answer in rows}) == len(rows)
     assert all([m["role"] for m in row] == ["user", "assistant"] for row in rows)
+
+
+def test_a_wheel_carries_every_recipe_and_preset(tmp_path):
+    root = places.PACKAGE.parent
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path)]
+    subprocess.run([*command, str(root)], check=True)
+    carried = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
+    shipped = {
+        f"runner/{path.relative_to(root).as_posix()}"
+        for name in ("conf", "recipes")
+        for path in (root / name).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert len(shipped) > 8
+    assert shipped <= carried
