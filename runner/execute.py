@@ -92,6 +92,7 @@ class _Execution:
         self.plan, self.store = plan, store
         self.tell, self.stop_signal = tell, stop_signal
         self.held: dict[str, Any] = {}
+        self.lent: list[str] = []
         self.outcomes: dict[str, Outcome] = {}
 
     def settle(self, planned: Planned) -> None:
@@ -107,14 +108,20 @@ class _Execution:
         self._finish(outcome)
 
     def product(self, name: str, *, consume: bool) -> Any:
-        """A step's product, from memory or from the store; consumed, it is nobody else's."""
+        """A step's product, from memory or from the store; consumed, it is nobody else's.
+
+        What a running step has borrowed is not consumed under its hands (by an input that must be
+        restored or made again on the way): the consumer gets another one from the store.
+        """
         planned = self.plan.step(name)
-        if name in self.held:
-            return self.held.pop(name) if consume else self.held[name]
-        product = self._restore(planned)
         if not consume:
-            self.held[name] = product
-        return product
+            if name not in self.held:
+                self.held[name] = self._restore(planned)
+            self.lent.append(name)
+            return self.held[name]
+        if name in self.held and name not in self.lent:
+            return self.held.pop(name)
+        return self._restore(planned)
 
     def _restore(self, planned: Planned) -> Any:
         """Read a product back, every byte checked; a damaged one is made again first."""
@@ -129,7 +136,7 @@ class _Execution:
             outcome = self._make(again)
             self._finish(outcome)
             entry = outcome.entry
-            if step.name in self.held:
+            if step.name in self.held and step.name not in self.lent:
                 return self.held.pop(step.name)
         return step.stage.restore(entry.product, Inputs(self, planned))
 
@@ -172,11 +179,14 @@ class _Execution:
             metrics=lambda row: self.tell(Measured(step.name, row)),
             stop_signal=self.stop_signal,
         )
+        borrowed_before = len(self.lent)
         try:
             product = step.stage.run(step.options, Inputs(self, planned), context)
         except StepError as error:
             error.step = error.step or step.name
             raise
+        finally:
+            del self.lent[borrowed_before:]
         entry = self.store.commit(
             draft,
             lambda folder: step.stage.save(product, folder),

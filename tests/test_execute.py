@@ -12,6 +12,7 @@ import pytest
 from fakes import (
     FakeStage,
     Ran,
+    Words,
     borrower,
     carry_out,
     consumer,
@@ -541,3 +542,31 @@ def test_a_run_that_dies_at_any_store_call_ends_as_an_undisturbed_one(tmp_path: 
     calls = [call for each in said for call in each["calls"]]
     assert len(calls) > 100
     assert {"os.rename", "os.replace", "runner.files.sync", "runner.files.write_json"} <= {*calls}
+
+
+def test_what_a_step_has_borrowed_is_not_consumed_under_its_hands(store: Store):
+    """The second input is damaged, and to make it again consumes the first one."""
+
+    class Both(FakeStage):
+        def run(self, options: Any, inputs: Any, context: Any) -> Any:
+            first, second = inputs["left"], inputs["right"]
+            self.seen = (list(first.words), list(second.words))
+            return Words([*first.words, *second.words])
+
+    needs = {"left": Need(kind="text"), "right": Need(kind="text")}
+
+    def chain(rank: int) -> tuple[FakeStage, Recipe]:
+        both = Both("both", NEEDS=needs)
+        return both, recipe(
+            step("load", source()),
+            step("change", consumer(), {"text": ("load",)}),
+            step("both", both, {"left": ("load",), "right": ("change",)}, rank=rank),
+        )
+
+    both, what = chain(1)
+    first = carry_out(what, store)
+    expected = both.seen
+    spoil(first.outcomes[1].entry.product / "words.txt", "flip")
+    both, what = chain(2)
+    carry_out(what, store)
+    assert both.seen == expected
