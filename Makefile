@@ -2,7 +2,7 @@
 PYTHON ?= python
 TORCH ?= torch==2.13.0
 
-.PHONY: check test fast lint latest gpu bench readme golden
+.PHONY: check test fast lint latest gpu bench torture readme golden
 
 check: test lint
 
@@ -31,6 +31,9 @@ gpu:
 
 bench:
 	$(PYTHON) tools/figures.py
+
+torture:
+	$(PYTHON) tools/torture.py
 
 readme:
 	$(PYTHON) tools/readme.py

@@ -25,7 +25,7 @@ class Checkpoints:
     def save(self, number: int, filled: Path) -> None:
         """Take the files of the folder `filled` (it is moved) as checkpoint `number`."""
         with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            files.make_folder(self.folder)
             files.write_json(filled / MANIFEST, files.manifest(filled))
             files.sync_tree(filled)
             target = self.folder / f"{number:09d}"

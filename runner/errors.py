@@ -72,6 +72,15 @@ def writing(place: object) -> Iterator[None]:
         raise StoreError(f"{place}: cannot be written: {error.strerror or error}.") from error
 
 
+@contextmanager
+def reading(place: object) -> Iterator[None]:
+    """Turn what the file system refuses while the store is read into a StoreError."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{place}: cannot be read: {error.strerror or error}.") from error
+
+
 class Stopped(RunnerError):  # noqa: N818  not a failure: the run was asked to stop
     """A signal asked the run to stop; what was done so far is kept."""
 

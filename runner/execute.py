@@ -1,5 +1,6 @@
 """The one loop that runs a plan: reuse what is done, make the rest, keep each step as it ends."""
 
+import errno
 import gc
 import sys
 import time
@@ -11,6 +12,9 @@ from runner.errors import StepError, Stopped
 from runner.plan import Plan, Planned, Verdict, versions
 from runner.stage import Context
 from runner.store import Draft, Entry, Store
+
+REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EROFS}
+"""What a file system says when it is at fault, and neither the step nor its data."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,12 @@ class _Execution:
         except StepError as error:
             error.step = error.step or step.name
             raise
+        except OSError as error:
+            if error.errno not in REFUSED:
+                raise
+            failure = StepError(f"{error.strerror}: {error.filename or 'while it wrote or read'}.")
+            failure.step = step.name
+            raise failure from error
         finally:
             del self.lent[borrowed_before:]
         entry = self.store.commit(

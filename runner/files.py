@@ -10,6 +10,8 @@ from typing import Any
 
 from blake3 import blake3
 
+from runner.errors import reading
+
 Manifest = dict[str, dict[str, Any]]
 """Relative path -> {"size": bytes, "blake3": hex digest}, in sorted order."""
 
@@ -65,8 +67,9 @@ def damage(folder: Path, expected: Manifest, *, bytes_too: bool) -> str | None:
             return f"{name} is missing"
         if size != expected_size:
             return f"{name} has {size} bytes instead of {expected_size}"
-        if bytes_too and digest(path) != expected_digest:
-            return f"{name} has other bytes than were written"
+        with reading(path):
+            if bytes_too and digest(path) != expected_digest:
+                return f"{name} has other bytes than were written"
     return None
 
 
@@ -89,6 +92,14 @@ def sync_tree(folder: Path) -> None:
             sync(path)
     for each in reversed(folders):
         sync(each)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder whose name, like those of the parents made on the way, outlives a crash."""
+    missing = [each for each in (folder, *folder.parents) if not each.is_dir()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        sync(each.parent)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from runner.errors import StoreError, writing
+
 EXPIRY = 30.0
 POLL = 0.2
 COUNTER_WIDTH = 12
@@ -54,23 +56,49 @@ def is_held(path: Path) -> bool:
     return owner is not None and _lives_here(owner) is not False
 
 
+def lives_beside(path: Path) -> bool:
+    """Whether another process, on this host, has signed here and is alive."""
+    owner = _read(path)
+    return owner is not None and owner["pid"] != os.getpid() and _lives_here(owner) is True
+
+
+def sign(path: Path) -> None:
+    """Write down that this process is at work here; no lease goes with it."""
+    path.write_text(_signed(uuid.uuid4().hex), encoding="utf-8")
+
+
 def _acquire(
     path: Path, on_wait: Callable[[str], None], stop_here: Callable[[], None]
 ) -> tuple[int, str]:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
     token, waiting = uuid.uuid4().hex, False
     while True:
         with suppress(FileExistsError):
-            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
-            text = f"{0:0{COUNTER_WIDTH}d}\n" + json.dumps(_me() | {"token": token}) + "\n"
-            os.write(fd, text.encode())
-            return fd, token
+            return _create(path, token), token
         owner = _read(path)
         if not waiting and owner:
             on_wait(f"waiting for process {owner.get('pid')} on {owner.get('host')}")
             waiting = True
         if _wait_for(path, owner, stop_here):
             _break(path, owner)
+
+
+def _create(path: Path, token: str) -> int:
+    """Make the file and sign it; FileExistsError where there is one, StoreError on a full disk."""
+    try:
+        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise StoreError(f"{path.parent}: cannot be written: {error.strerror}.") from error
+    try:
+        os.write(fd, _signed(token).encode())
+    except OSError as error:
+        os.close(fd)
+        path.unlink(missing_ok=True)
+        raise StoreError(f"{path.parent}: cannot be written: {error.strerror}.") from error
+    return fd
 
 
 def _wait_for(path: Path, owner: dict[str, Any] | None, stop_here: Callable[[], None]) -> bool:
@@ -117,6 +145,10 @@ def _read(path: Path) -> dict[str, Any] | None:
         return {name: owner[name] for name in FIELDS} | {"count": int(count)}
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _signed(token: str) -> str:
+    return f"{0:0{COUNTER_WIDTH}d}\n" + json.dumps(_me() | {"token": token}) + "\n"
 
 
 def _me() -> dict[str, Any]:

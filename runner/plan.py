@@ -80,7 +80,7 @@ def plan(recipe: Recipe, store: Store, fresh: Collection[str] = ()) -> Plan:
 def key_parts(step: Step, keys: Mapping[str, str]) -> Parts:
     """Everything that decides a step's result; `keys` holds the earlier steps'.
 
-    Inputs are told apart by role, and by their steps' names only where a role takes many.
+    Inputs are told apart by role, and by their steps' names and order where a role takes many.
     """
     return {
         "schema": KEY_SCHEMA,
@@ -88,7 +88,7 @@ def key_parts(step: Step, keys: Mapping[str, str]) -> Parts:
         "version": version(step.stage),
         "options": keyed(step.options),
         "inputs": {
-            role: {name: keys[name] for name in names}
+            role: [[name, keys[name]] for name in names]
             if step.stage.NEEDS[role].many
             else keys[names[0]]
             for role, names in step.inputs.items()
@@ -166,8 +166,10 @@ def differences(
         earlier, current = old.get("inputs", {}).get(role), new.get("inputs", {}).get(role)
         if earlier != current:
             names = list((inputs or {}).get(role, ()))
-            if isinstance(earlier, Mapping) and isinstance(current, Mapping):
-                names = [n for n in {**earlier, **current} if earlier.get(n) != current.get(n)]
+            if isinstance(earlier, list) and isinstance(current, list):
+                was_of, now_of = dict(earlier), dict(current)
+                changed = [n for n in {**was_of, **now_of} if was_of.get(n) != now_of.get(n)]
+                names = changed or ["the order"]
             found.append(f"input {role} changed: {', '.join(names)}".removesuffix(": "))
     return found
 

@@ -16,7 +16,7 @@ import yaml
 
 from runner import files, hardware
 from runner.compose import compose
-from runner.errors import Problem, RecipeError, RunnerError, did_you_mean, listing
+from runner.errors import Problem, RecipeError, RunnerError, did_you_mean, listing, writing
 from runner.execute import (
     Event,
     Finished,
@@ -78,8 +78,10 @@ class RunFolder:
         self.folder = _new_folder(root / planned.recipe.name)
         self.steps: dict[str, dict[str, Any]] = {}
         text = yaml.safe_dump(dict(planned.recipe.plain), sort_keys=False, allow_unicode=True)
-        (self.folder / "recipe.yaml").write_text(text, encoding="utf-8")
-        self.log = open(self.folder / "log.txt", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+        with writing(self.folder):
+            (self.folder / "recipe.yaml").write_text(text, encoding="utf-8")
+            path = self.folder / "log.txt"
+            self.log = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
 
     def hear(self, event: Event) -> None:
         """Keep what an event says. Progress is for the screen only."""
@@ -127,7 +129,8 @@ class RunFolder:
             "peak_memory": hardware.peak_memory(),
             "steps": self.steps,
         }
-        files.write_json(self.folder / "record.json", record)
+        with writing(self.folder):
+            files.write_json(self.folder / "record.json", record)
 
     def _say(self, text: str) -> None:
         self.log.write(f"{time.strftime('%H:%M:%S')} {text}\n")

@@ -27,7 +27,7 @@ from typing import Any
 from runner import files
 from runner.checkpoint import Checkpoints
 from runner.errors import StoreError, writing
-from runner.lease import is_held, lease
+from runner.lease import is_held, lease, lives_beside, sign
 
 RECORD_SCHEMA = 1
 RECENT_KEYS = 8
@@ -137,17 +137,23 @@ class Store:
     def draft(self, key: str) -> Draft:
         """A draft for this key: the one that an earlier process left, or a new one.
 
-        It is taken over by renaming, so that an owner that should be dead but is not loses its
-        folder instead of writing into ours.
+        One whose owner is alive on this host is left alone (leases may not work). It is taken over
+        by renaming, so that an owner elsewhere that should be dead but is not loses its folder
+        instead of writing into ours.
         """
         draft = Draft(key, self.drafts / f"{key}.{uuid.uuid4().hex}")
         with writing(self.drafts):
-            self.drafts.mkdir(parents=True, exist_ok=True)
+            files.make_folder(self.drafts)
             for left in sorted(self.drafts.glob(f"{key}.*"), key=_is_without_checkpoints):
+                if lives_beside(left / "owner"):
+                    continue
                 with suppress(FileNotFoundError):
                     os.rename(left, draft.folder)
                     break
             draft.work.mkdir(parents=True, exist_ok=True)
+            sign(draft.folder / "owner")
+            files.sync(draft.folder)
+            files.sync(self.drafts)
         return draft
 
     def drop_draft(self, key: str) -> None:
@@ -219,9 +225,7 @@ class Store:
 
     def _rename(self, key: str, staged: Path, replaces: str | None) -> None:
         """Give the entry its name; where a whole one has it already, that one stays."""
-        if not self.entries.is_dir():
-            self.entries.mkdir(parents=True, exist_ok=True)
-            files.sync(self.root)
+        files.make_folder(self.entries)
         found = self.look(key)
         if isinstance(found, str) or (found and found.record["id"] == replaces):
             self.discard(key)

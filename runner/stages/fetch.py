@@ -111,10 +111,13 @@ def restore(folder: Path, inputs: Mapping[str, Any]) -> Files:
 
 def stale(options: Options, folder: Path) -> str | None:
     """Files in the Hub cache may have been deleted there."""
-    reference = files.read_json(folder / REFERENCE)
-    if reference is None:
+    if not (folder / REFERENCE).exists():
         return None
-    fault = files.damage(Path(reference["folder"]), reference["files"], bytes_too=False)
+    try:
+        reference = files.read_json(folder / REFERENCE)
+        fault = files.damage(Path(reference["folder"]), reference["files"], bytes_too=False)
+    except (KeyError, TypeError):
+        return "what was fetched cannot be read"
     return f"in the Hub cache {fault}" if fault else None
 
 

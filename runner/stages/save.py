@@ -77,8 +77,11 @@ def restore(folder: Path, inputs: Mapping[str, Any]) -> Files:
 
 def stale(options: Options, folder: Path) -> str | None:
     """The target may have been deleted or written over."""
-    expected = files.read_json(folder / REFERENCE)["files"]
-    mark = {MARK: expected[MARK]}
+    try:
+        expected = dict(files.read_json(folder / REFERENCE)["files"])
+        mark = {MARK: expected[MARK]}
+    except (KeyError, TypeError, ValueError):
+        return "what was saved cannot be read"
     fault = files.damage(options.to, expected, bytes_too=False)
     fault = fault or files.damage(options.to, mark, bytes_too=True)
     return f"in {options.to} {fault}" if fault else None
