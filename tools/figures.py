@@ -47,7 +47,7 @@ def _page(whole: float, record: dict[str, object], rows: dict[str, float]) -> st
     lines = [
         "# Figures",
         "",
-        f"Written by `make bench` with runner {__version__} on {_machine()}.",
+        f"Written by `make bench` with runner {__version__} on {machine()}.",
         "",
         "## The quickstart from an empty store, with a warm pip cache",
         "",
@@ -66,7 +66,8 @@ def _page(whole: float, record: dict[str, object], rows: dict[str, float]) -> st
     return "\n".join(lines) + "\n"
 
 
-def _machine() -> str:
+def machine() -> str:
+    """The machine in words: cores, GPUs, Python."""
     model = "an unnamed processor"
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from figures import _machine
+from figures import machine
 
 from runner import __version__
 
@@ -38,7 +38,7 @@ def _write(rows: Path) -> None:
     lines = [
         "# Torture",
         "",
-        f"Written by `make torture` with runner {__version__} on {_machine()}.",
+        f"Measured with runner {__version__} on {machine()}; `make torture` measures it anew.",
         "",
         "| check | done | found |",
         "|---|---|---|",
