@@ -425,6 +425,14 @@ def test_a_saved_model_opens_with_plain_transformers(adapted, tmp_path):
     assert hasattr(adapted.model, "merge_and_unload")  # the model itself was only borrowed
 
 
+def test_a_model_loaded_in_another_format_is_saved_in_that_format(loaded, tmp_path):
+    from safetensors.torch import load_file
+
+    save.run(save.Options(to=tmp_path / "out"), {"model": loaded}, context(tmp_path / "c"))
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    assert {str(value.dtype) for value in weights.values()} == {"torch.float32"}
+
+
 def test_a_folder_with_something_else_is_left_alone(loaded, tmp_path):
     target = tmp_path / "out"
     target.mkdir()

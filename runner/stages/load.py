@@ -63,7 +63,7 @@ def save(product: Model, folder: Path) -> None:
     files.write_json(
         folder / SETTINGS,
         {
-            "dtype": str(config.dtype).removeprefix("torch."),
+            "dtype": "checkpoint" if product.folder else str(config.dtype).removeprefix("torch."),
             "attention": config._attn_implementation,
         },
     )
@@ -77,10 +77,12 @@ def restore(folder: Path, inputs: Mapping[str, Any]) -> Model:
 
 def _open(folder: Path, dtype: str, attention: str) -> Model:
     try:
-        return products.open_model(
+        opened = products.open_model(
             folder,
             dtype="auto" if dtype == "checkpoint" else dtype,
             attn_implementation=attention,
         )
     except (OSError, ValueError) as error:
         raise StepError(f"{folder} does not open as a model: {error}") from error
+    # in another number format it is no longer the model that lies in the folder
+    return opened if dtype == "checkpoint" else dataclasses.replace(opened, folder=None)
