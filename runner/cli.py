@@ -14,6 +14,7 @@ from runner.errors import (
     did_you_mean,
     listing,
 )
+from runner.secrets import mask
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -53,12 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command is None:
         guess = did_you_mean(words[0], COMMANDS)
         problem = Problem("", f'runner has no command "{words[0]}".', guess, "See: runner --help")
-        print(problem, file=sys.stderr)
+        print(mask(str(problem)), file=sys.stderr)
         return 2
     try:
         return command(words[1:])
     except RunnerError as error:
-        print(error, file=sys.stderr)
+        print(mask(str(error)), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -235,9 +236,10 @@ def _report(command: str, error: Exception) -> str:
         folder = Path(tempfile.mkdtemp(prefix="runner-"))
     path = folder / f"failure-{time.strftime('%Y-%m-%dT%H-%M-%S')}.txt"
     about = f"runner {__version__} {command}, Python {platform.python_version()}\n\n"
-    path.write_text(about + "".join(traceback.format_exception(error)), encoding="utf-8")
-    kind = type(error).__name__
-    return f"{kind}: {error}\n  This should not happen. What we need to mend it is in {path}"
+    text = about + "".join(traceback.format_exception(error))
+    path.write_text(mask(text), encoding="utf-8")
+    fact = f"{type(error).__name__}: {mask(str(error))}"
+    return f"{fact}\n  This should not happen. What we need to mend it is in {path}"
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

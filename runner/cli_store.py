@@ -22,10 +22,11 @@ def main(words: Sequence[str]) -> int:
     for verb, text in (
         ("show", "the record of one result"),
         ("rm", "delete one result"),
-        ("pin", "keep one result whatever happens"),
-        ("unpin", "let a pinned result go again"),
+        ("pin", "keep one result, or all of a run's, whatever happens"),
+        ("unpin", "let them go again"),
     ):
-        verbs.add_parser(verb, help=text).add_argument("key", help="the key, or its beginning")
+        about = "the key, or its beginning" + (", or a run's folder" if "pin" in verb else "")
+        verbs.add_parser(verb, help=text).add_argument("key", help=about)
     verbs.add_parser("verify", help="read every byte; exit 1 where anything is damaged")
     verbs.add_parser("du", help="what takes the room")
     collection = verbs.add_parser("gc", help="say what nothing needs; delete it with --delete")
@@ -106,9 +107,10 @@ def _rm(store: "Store", given: Any) -> int:
 def _pin(store: "Store", given: Any) -> int:
     from runner import upkeep
 
-    entry = upkeep.find(store, given.key)
-    (upkeep.pin if given.verb == "pin" else upkeep.unpin)(store, entry.key)
-    print(_line(entry))
+    for key in upkeep.keys_of_run(given.key) or [upkeep.find(store, given.key).key]:
+        (upkeep.pin if given.verb == "pin" else upkeep.unpin)(store, key)
+        entry = store.entry(key)
+        print(_line(entry) if entry else f"{key} is no longer in the store")
     return 0
 
 
@@ -119,12 +121,13 @@ def _gc(store: "Store", given: Any) -> int:
     found = upkeep.garbage(store, given.keep, drafts=given.drafts)
     for entry in found.entries:
         print(_line(entry))
-    for name in (*found.damaged, *(path.name for path in found.drafts)):
+    left = [*found.drafts, *found.remains]
+    for name in (*found.damaged, *(str(path.relative_to(store.root)) for path in left)):
         print(name)
     delete = given.delete and not given.dry_run
     if delete:
         upkeep.delete(store, found)
-    count = len(found.entries) + len(found.damaged) + len(found.drafts)
+    count = len(found.entries) + len(found.damaged) + len(left)
     done = "freed" if delete else "would be freed by --delete"
     print(f"{count} things, {human_bytes(found.size)} {done}")
     return 0

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from runner import room, upkeep
 from runner.errors import StepError, Stopped
-from runner.plan import Plan, Planned, Verdict, versions
+from runner.plan import Plan, Planned, Verdict, needed, versions
+from runner.secrets import masked
 from runner.stage import Context
 from runner.store import Draft, Entry, Store
 
@@ -55,6 +57,14 @@ class Noted:
 
 
 @dataclass(frozen=True)
+class Dropped:
+    """A step's files were let go, for the recipe does not keep them and nothing needs them."""
+
+    step: str
+    size: int
+
+
+@dataclass(frozen=True)
 class Measured:
     """A row of figures over time."""
 
@@ -69,7 +79,7 @@ class Finished:
     outcome: Outcome
 
 
-Event = Started | Progressed | Noted | Measured | Finished
+Event = Started | Progressed | Noted | Measured | Finished | Dropped
 Tell = Callable[[Event], None]
 
 
@@ -97,19 +107,24 @@ class _Execution:
         self.tell, self.stop_signal = tell, stop_signal
         self.held: dict[str, Any] = {}
         self.lent: list[str] = []
+        self.read: dict[str, tuple[Entry, Mapping[str, Any]]] = {}
         self.outcomes: dict[str, Outcome] = {}
 
     def settle(self, planned: Planned) -> None:
         """See to it that a step is done."""
         self._stop_if_asked()
         entry = self.store.entry(planned.key)
+        if planned.dropped:
+            entry = entry or self.store.remains(planned.key)
         if planned.verdict is Verdict.REUSE and entry:
             outcome = Outcome(planned, Verdict.REUSE, planned.reason, 0.0, entry)
         else:
+            room.check(self.plan, self.store, self.plan.steps.index(planned))
             outcome = self._make(planned)
         self.store.remember(self.plan.recipe.name, planned.step.name, planned.key, planned.parts)
         self._let_go(after=planned)
         self._finish(outcome)
+        self._drop_files(after=planned)
 
     def product(self, name: str, *, consume: bool) -> Any:
         """A step's product, from memory or from the store; consumed, it is nobody else's.
@@ -142,6 +157,7 @@ class _Execution:
             entry = outcome.entry
             if step.name in self.held and step.name not in self.lent:
                 return self.held.pop(step.name)
+        self.read[step.name] = entry, entry.seen()
         return step.stage.restore(entry.product, Inputs(self, planned))
 
     def _finish(self, outcome: Outcome) -> None:
@@ -197,6 +213,7 @@ class _Execution:
             raise failure from error
         finally:
             del self.lent[borrowed_before:]
+        self._check_what_was_read(planned)
         entry = self.store.commit(
             draft,
             lambda folder: step.stage.save(product, folder),
@@ -204,7 +221,7 @@ class _Execution:
                 "recipe": self.plan.recipe.name,
                 "step": step.name,
                 "parts": planned.parts,
-                "facts": context.facts,
+                "facts": masked(context.facts),
                 "seconds": round(time.monotonic() - begun, 3),
                 "versions": versions(),
             },
@@ -213,6 +230,18 @@ class _Execution:
         if step.stage.HOLDS:
             self.held[step.name] = product
         return entry
+
+    def _check_what_was_read(self, planned: Planned) -> None:
+        """Where an input was changed while the step read it, nothing of the step's work counts."""
+        number = self.plan.steps.index(self.plan.step(planned.step.name))
+        asked = needed([*self.plan.steps[:number], planned], begin=number)
+        for name in asked & {*self.read}:
+            entry, seen = self.read[name]
+            if entry.seen() != seen and (fault := entry.damage()):
+                self.store.drop_draft(planned.key)
+                error = StepError(f"its input {name} changed while it ran: {fault}. Run again.")
+                error.step = planned.step.name
+                raise error
 
     def _let_go(self, after: Planned) -> None:
         """Drop the products that no later step will ask for."""
@@ -231,6 +260,20 @@ class _Execution:
             torch: Any = sys.modules.get("torch")
             if torch is not None and torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+    def _drop_files(self, after: Planned) -> None:
+        """Let go of large results that the recipe does not keep and nothing needs any more."""
+        recipe, steps = self.plan.recipe, self.plan.steps
+        done = steps.index(after) + 1
+        wanted = needed(steps, begin=done)
+        for planned in steps[:done]:
+            name = planned.step.name
+            if recipe.keeps(name) or name in wanted:
+                continue
+            if entry := upkeep.spare(self.store, recipe.name, planned.key):
+                self.read.pop(name, None)
+                self.store.drop(entry)
+                self.tell(Dropped(name, upkeep.size_of(entry)))
 
     def _stop_if_asked(self) -> None:
         if signal_name := self.stop_signal():

@@ -12,6 +12,9 @@ from blake3 import blake3
 
 from runner.errors import reading
 
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""What says that a file is not there. A disk that refuses (EIO, EMFILE, EACCES) says nothing."""
+
 Manifest = dict[str, dict[str, Any]]
 """Relative path -> {"size": bytes, "blake3": hex digest}, in sorted order."""
 
@@ -51,6 +54,21 @@ def file_facts(path: Path) -> dict[str, Any]:
     return {"size": path.stat().st_size, "blake3": digest(path)}
 
 
+def seen(path: Path) -> tuple[int, ...] | None:
+    """What the file system says of a file that would change with its bytes; None if it is gone."""
+    try:
+        status = path.stat()
+    except ABSENT:
+        return None
+    return (
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_ino,
+        status.st_dev,
+    )
+
+
 def damage(folder: Path, expected: Manifest, *, bytes_too: bool) -> str | None:
     """The first file that is not as expected (by size, or by every byte), in words."""
     try:
@@ -61,13 +79,13 @@ def damage(folder: Path, expected: Manifest, *, bytes_too: bool) -> str | None:
         return "the list of its files cannot be read"
     for name, expected_size, expected_digest in listed:
         path = folder / name
-        try:
-            size = path.stat().st_size
-        except OSError:
-            return f"{name} is missing"
-        if size != expected_size:
-            return f"{name} has {size} bytes instead of {expected_size}"
         with reading(path):
+            try:
+                size = path.stat().st_size
+            except ABSENT:
+                return f"{name} is missing"
+            if size != expected_size:
+                return f"{name} has {size} bytes instead of {expected_size}"
             if bytes_too and digest(path) != expected_digest:
                 return f"{name} has other bytes than were written"
     return None
@@ -115,16 +133,20 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file's value, or None where there is no whole one."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    """A JSON file's value, or None where there is no whole one; StoreError where none can tell."""
+    with reading(path):
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (*ABSENT, ValueError):
+            return None
 
 
-def remove(folder: Path) -> None:
-    """Delete a folder with its read-only files; what is gone already is no error."""
-    shutil.rmtree(folder, ignore_errors=True)
+def remove(path: Path) -> None:
+    """Delete a file, or a folder with its read-only files; what is gone already is no error."""
+    if path.is_file():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -142,6 +164,13 @@ def human_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def size_below(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
 
 
 def total_size(files: Mapping[str, Mapping[str, Any]]) -> int:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import StoreError, writing
+from runner.files import digest_json
 
 EXPIRY = 30.0
 POLL = 0.2
@@ -56,15 +57,25 @@ def is_held(path: Path) -> bool:
     return owner is not None and _lives_here(owner) is not False
 
 
-def lives_beside(path: Path) -> bool:
-    """Whether another process, on this host, has signed here and is alive."""
+def is_mine(path: Path) -> bool:
+    """Whether this very process holds the lease."""
     owner = _read(path)
-    return owner is not None and owner["pid"] != os.getpid() and _lives_here(owner) is True
+    return owner is not None and all(owner[name] == value for name, value in _me().items())
 
 
-def sign(path: Path) -> None:
-    """Write down that this process is at work here; no lease goes with it."""
-    path.write_text(_signed(uuid.uuid4().hex), encoding="utf-8")
+def signature() -> str:
+    """One word for this process, for a name that says who works there: place, id, start."""
+    pid = os.getpid()
+    return f"{digest_json(_place())[:12]}-{pid}-{_start_time(pid)}"
+
+
+def lives_beside(signed: str) -> bool:
+    """Whether another process on this host, the one that signed so, is alive."""
+    place, _, process = signed.partition("-")
+    pid, _, start = process.partition("-")
+    if place != digest_json(_place())[:12] or not _place()["boot"] or pid == str(os.getpid()):
+        return False
+    return _start_time(int(pid)) == start
 
 
 def _acquire(
@@ -82,6 +93,8 @@ def _acquire(
             waiting = True
         if _wait_for(path, owner, stop_here):
             _break(path, owner)
+            if owner:
+                on_wait(f"process {owner['pid']} on {owner['host']} is gone; going on in its place")
 
 
 def _create(path: Path, token: str) -> int:

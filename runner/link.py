@@ -10,9 +10,22 @@ from runner.errors import Problem, RecipeError, did_you_mean, listing
 from runner.options import Fault, Where, build, option, plain, unknown
 from runner.origins import Origins
 from runner.recipe import Recipe, Step
+from runner.secrets import texts_with_secrets
 from runner.stage import Need, Stage
 
 NAME = re.compile(r"\w[\w-]*", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What a recipe says of the store."""
+
+    path: Path | None = option(None, "The folder that holds finished steps", from_cwd=True)
+    keep: Literal["all", "results"] | tuple[str, ...] = option(
+        "all",
+        "Which steps' files stay once nothing needs them: all, results (of steps that no step"
+        " takes in), or results and those of the steps listed. Small ones always stay",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +35,9 @@ class Top:
     name: str = option("", "The run's name; the file's name where left out")
     steps: tuple[str, ...] = option(help="The steps, in order")
     seed: int = option(0, "The seed of every step that draws at random", at_least=0)
-    store: Path | None = option(None, "Where finished steps are kept", from_cwd=True)
+    store: Kept | Path | None = option(
+        None, "Where finished steps are kept, and which of them", from_cwd=True
+    )
     versions: Literal["note", "strict"] = option(
         "note", "A reuse across a change of libraries: said aloud, or refused (strict)"
     )
@@ -61,12 +76,15 @@ class _Linking:
         self._report(faults)
         listed = self._listed()
         self._check_names(tops, listed)
+        self._check_secrets()
         self._check_paths(top, listed)
         for name in listed:
             self._add(name)
+        self._check_kept(top)
         if self.problems:
             raise RecipeError(self.problems)
         top = self._anchored(top, ())
+        kept = top.store if isinstance(top.store, Kept) else Kept(path=top.store)
         resolved = plain(top) | {"name": top.name or self.path.stem, "steps": listed}
         for step in self.steps:
             parent, _, part = step.name.partition(".")
@@ -80,8 +98,9 @@ class _Linking:
             path=self.path,
             steps=tuple(self.steps),
             plain=resolved,
-            store=top.store,
+            store=kept.path,
             versions=top.versions,
+            keep=kept.keep,
         )
 
     def _check_paths(self, top: Top | None, listed: list[str]) -> None:
@@ -99,6 +118,16 @@ class _Linking:
             if not NAME.fullmatch(name):
                 fact = f'"{name}" is no name: use letters, digits, "-" and "_".'
                 self._report([Fault(where, fact)])
+
+    def _check_kept(self, top: Top | None) -> None:
+        """`store.keep` lists steps of this recipe."""
+        keep = top.store.keep if top and isinstance(top.store, Kept) else ()
+        names = [step.name for step in self.steps]
+        for name in keep if isinstance(keep, tuple) else ():
+            if name not in names:
+                guess = did_you_mean(name, names) or f"The steps are: {listing(names)}."
+                fact = f'store.keep: there is no step "{name}".'
+                self._report([Fault(("store", "keep"), fact, guess)])
 
     def _has_parts(self, step: str) -> bool:
         stage = self.stages.get(self._stage_name(step) or "")
@@ -124,6 +153,13 @@ class _Linking:
                 guess = guess or f"The stages are: {listing([*self.stages])}."
                 self._report([Fault(("steps", str(index)), fact, guess)])
         return [name for name in dict.fromkeys(names) if name not in self.removed]
+
+    def _check_secrets(self) -> None:
+        """A recipe is recorded, shared and kept in git, so no secret may stand in it."""
+        for where in texts_with_secrets(self.values):
+            fact = f"{'.'.join(where)} holds a token or a password, and recipes are recorded."
+            guess = "Give it by the environment (HF_TOKEN), or by: hf auth login"
+            self._report([Fault(where, fact, guess)])
 
     def _check_names(self, tops: Collection[str], listed: list[str]) -> None:
         """Whatever stands at the top of a recipe must be one of its steps or mean something."""

@@ -5,7 +5,6 @@ that was taken less than RACY after the file's last change is not believed: the 
 changed again within the resolution of its clock.
 """
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,13 @@ def file_facts(path: Path) -> dict[str, Any]:
     if status.st_size < LARGE:
         return files.file_facts(path)
     known = _read()
-    name, seen = str(path.resolve()), _seen(status)
+    name, seen = str(path.resolve()), files.seen(path)
     row = known.get(name)
-    if isinstance(row, dict) and row.get("seen") == seen:
+    if isinstance(row, dict) and tuple(row.get("seen", ())) == seen:
         return {"size": status.st_size, "blake3": str(row["blake3"])}
     taken = time.time_ns()
     facts = files.file_facts(path)
-    if _seen(path.stat()) == seen and taken - max(status.st_mtime_ns, status.st_ctime_ns) > RACY:
+    if files.seen(path) == seen and taken - max(status.st_mtime_ns, status.st_ctime_ns) > RACY:
         known.pop(name, None)
         _write({**known, name: {"seen": seen, "blake3": facts["blake3"]}})
     return facts
@@ -45,27 +44,20 @@ def manifest(folder: Path) -> files.Manifest:
     return {path.relative_to(folder).as_posix(): file_facts(path) for path in files.walk(folder)}
 
 
-def _seen(status: os.stat_result) -> list[int]:
-    return [
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-        status.st_ino,
-        status.st_dev,
-    ]
-
-
 def _place() -> Path:
     return default_root() / "digests.json"
 
 
 def _read() -> dict[str, Any]:
-    found = files.read_json(_place())
+    try:
+        found = files.read_json(_place())
+    except StoreError:
+        return {}
     return found if isinstance(found, dict) else {}
 
 
 def _write(known: dict[str, Any]) -> None:
-    """Keep the newest; a memory that cannot be written only costs time."""
+    """Keep the newest; a memory that cannot be read or written only costs time."""
     try:
         _place().parent.mkdir(parents=True, exist_ok=True)
         files.write_json(_place(), dict(list(known.items())[-MOST:]))

@@ -1,7 +1,7 @@
 """What a run would do, and why: a key, a verdict and a reason for every step. Runs nothing."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
@@ -36,7 +36,8 @@ class Planned:
     """One step of a plan.
 
     `parts` is what the key is the digest of; `replaces` the id of a kept result that no longer
-    counts and must be made again; `fresh` says that unfinished work is not to be gone on with.
+    counts and must be made again; `fresh` says that unfinished work is not to be gone on with;
+    `dropped` that the result is known but its files were not kept, since nothing needs them.
     """
 
     step: Step
@@ -46,6 +47,7 @@ class Planned:
     reason: str
     replaces: str | None = None
     fresh: bool = False
+    dropped: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,35 @@ def plan(recipe: Recipe, store: Store, fresh: Collection[str] = ()) -> Plan:
         parts = key_parts(step, keys)
         key = keys[step.name] = digest_json(parts)[:32]
         steps.append(_decide(recipe, step, key, parts, store, step.name in fresh))
-    return Plan(recipe, tuple(steps))
+    return Plan(recipe, tuple(_with_files_that_are_needed(steps)))
+
+
+def needed(steps: Sequence[Planned], begin: int = 0) -> set[str]:
+    """The steps whose results are asked for by those that run, from number `begin` on.
+
+    A result that must be read back asks for others in turn (an adapter for its base).
+    """
+    found: set[str] = set()
+    for index, planned in reversed([*enumerate(steps)]):
+        step = planned.step
+        runs = index >= begin and planned.verdict is not Verdict.REUSE
+        for role, names in step.inputs.items():
+            if runs or (step.name in found and step.stage.NEEDS[role].restores):
+                found.update(names)
+    return found
+
+
+def _with_files_that_are_needed(steps: list[Planned]) -> list[Planned]:
+    """Make dropped results again that a step to run builds on, and what these build on."""
+    while lacking := needed(steps) & {p.step.name for p in steps if p.dropped}:
+        reason = "its files were dropped (store.keep) and are needed again"
+        steps = [
+            replace(p, verdict=Verdict.RUN, reason=reason, dropped=False)
+            if p.step.name in lacking
+            else p
+            for p in steps
+        ]
+    return steps
 
 
 def key_parts(step: Step, keys: Mapping[str, str]) -> Parts:
@@ -111,6 +141,10 @@ def _decide(
         verdict, reason = _reuse(found, recipe)
     elif store.has_draft(key):
         verdict, reason = Verdict.RESUME, "begun before and not finished"
+    elif remains := store.remains(key):
+        verdict, reason = _reuse(remains, recipe)
+        reason += "; its files were dropped (store.keep)"
+        return Planned(step, key, parts, verdict, reason, dropped=verdict is Verdict.REUSE)
     else:
         reason = _why_new(recipe, step, key, parts, store)
     outdated = found if isinstance(found, Entry) and verdict is Verdict.RUN else None

@@ -24,6 +24,7 @@ class Recipe:
     """A whole run. `plain` is the resolved recipe as a mapping, itself a valid recipe.
 
     `versions` says what a reuse across a change of libraries is: a `note`, or `strict`: no reuse.
+    `keep` says which steps' files stay in the store: `all`, `results`, or those of some steps.
     """
 
     name: str
@@ -32,6 +33,14 @@ class Recipe:
     plain: Mapping[str, Any]
     store: Path | None = None
     versions: str = "note"
+    keep: str | tuple[str, ...] = "all"
+
+    def keeps(self, name: str) -> bool:
+        """Whether a step's files stay: all, what no step takes in, or also the steps named."""
+        if self.keep == "all" or (isinstance(self.keep, tuple) and name in self.keep):
+            return True
+        taken = {each for step in self.steps for names in step.inputs.values() for each in names}
+        return name not in taken
 
     def step(self, name: str) -> Step:
         """The step of that name; KeyError where there is none."""

@@ -14,10 +14,11 @@ from typing import Any, TextIO
 
 import yaml
 
-from runner import files, hardware
+from runner import files, hardware, room
 from runner.compose import compose
 from runner.errors import Problem, RecipeError, RunnerError, did_you_mean, listing, writing
 from runner.execute import (
+    Dropped,
     Event,
     Finished,
     Measured,
@@ -30,6 +31,7 @@ from runner.execute import (
 from runner.origins import short
 from runner.plan import Plan, Verdict, plan
 from runner.recipe import Recipe
+from runner.secrets import mask, masked
 from runner.stages import known
 from runner.store import Store, default_root
 from runner.upkeep import using
@@ -95,6 +97,9 @@ class RunFolder:
                     file.write(json.dumps({"of": step, **row}) + "\n")
             case Finished(outcome):
                 self._keep(outcome)
+            case Dropped(step, size):
+                (self.folder / "products" / step).unlink(missing_ok=True)
+                self._say(f"{step}: {files.human_bytes(size)} dropped")
 
     def _keep(self, outcome: Outcome) -> None:
         """The record of a step that is done, and a link to its product."""
@@ -110,8 +115,9 @@ class RunFolder:
         }
         links = self.folder / "products"
         links.mkdir(exist_ok=True)
-        with suppress(FileExistsError):
-            (links / name).symlink_to(outcome.entry.product)
+        if not outcome.planned.dropped:
+            with suppress(FileExistsError):
+                (links / name).symlink_to(outcome.entry.product)
         if outcome.verdict is not Verdict.REUSE:  # so that a kill leaves what was done so far
             self._write("unfinished")
         self._say(f"{name}: {outcome.verdict} ({outcome.seconds:.2f} s): {outcome.reason}")
@@ -121,6 +127,14 @@ class RunFolder:
         self._write(ending)
         self._say(f"run: {ending}")
         self.log.close()
+        self._clean_log()
+
+    def _clean_log(self) -> None:
+        """Hide secrets in what libraries have printed into the log."""
+        path = self.folder / "log.txt"
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if mask(text) != text:
+            path.write_text(mask(text), encoding="utf-8")
 
     def _write(self, ending: str) -> None:
         record = {
@@ -130,17 +144,20 @@ class RunFolder:
             "steps": self.steps,
         }
         with writing(self.folder):
-            files.write_json(self.folder / "record.json", record)
+            files.write_json(self.folder / "record.json", masked(record))
 
     def _say(self, text: str) -> None:
-        self.log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+        self.log.write(f"{time.strftime('%H:%M:%S')} {mask(text)}\n")
 
 
 def carry_out(planned: Plan, store: Store, screen: Tell, root: Path) -> list[Outcome]:
     """Run a plan and leave its folder under `root`."""
+    room.check(planned, store)
     folder = RunFolder(planned, root)
 
     def tell(event: Event) -> None:
+        if isinstance(event, Noted):
+            event = Noted(event.step, mask(event.text))
         folder.hear(event)
         screen(event)
 

@@ -13,6 +13,8 @@ from runner.options import Fault
 if TYPE_CHECKING:
     from runner.recipe import Step
 
+Facts = Mapping[str, Any]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
@@ -23,6 +25,7 @@ class Need:
     many      every earlier step of this kind fills the role
     named     filled only where the recipe names a step
     consumes  the stage changes the product in place; nobody else may use it after
+    restores  reading this stage's own product back asks for the role too
     """
 
     kind: str
@@ -31,6 +34,23 @@ class Need:
     many: bool = False
     named: bool = False
     consumes: bool = False
+    restores: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """The bytes that a step takes on disk, as far as they can be known before it runs.
+
+    kept     its result, in the store
+    work     the most that its draft holds beside that while it works
+    outside  a folder outside the store, and the bytes that go there
+    gives    what later steps may reckon with (`bytes`: what it gives, written out whole)
+    """
+
+    kept: int = 0
+    work: int = 0
+    outside: tuple[Path, int] | None = None
+    gives: Facts = field(default_factory=dict)
 
 
 @dataclass
@@ -89,6 +109,9 @@ class Stage(Protocol):
     def stale(self, options: Any, folder: Path) -> str | None:
         """Why a finished product no longer counts: what it put outside the store is gone."""
 
+    def room(self, options: Any, inputs: Mapping[str, Facts]) -> Room:
+        """The disk that it will take; `inputs` says of each role what is known of it by now."""
+
     def run(self, options: Any, inputs: Mapping[str, Any], context: Context) -> Any:
         """Do the work and return the product."""
 
@@ -115,6 +138,11 @@ def resolves_nothing(options: Any) -> Any:
 def checks_nothing(options: Any, inputs: Mapping[str, "tuple[Step, ...]"]) -> list[Fault]:
     """`check` of a stage whose options cannot contradict each other."""
     return []
+
+
+def takes_little_room(options: Any, inputs: Mapping[str, Facts]) -> Room:
+    """`room` of a stage whose result is small, or whose size nobody can tell."""
+    return Room()
 
 
 def never_stale(options: Any, folder: Path) -> str | None:

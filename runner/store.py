@@ -1,8 +1,9 @@
 """The store: finished steps by key, and the drafts of unfinished ones.
 
     entries/<key>/   record.json and product/: complete or absent
-    drafts/<key>.<token>/   unfinished work; the next run of the same key takes it over
+    drafts/<key>.<owner>.<token>/   unfinished work; the next run of the same key takes it over
     leases/<key>     who is making what (lease.py)
+    dropped/<key>/   record.json alone: what a result was whose files its recipe did not keep
     recent/<recipe>/<step>.json   the last keys of a step, only to say why it runs
 
 What is promised. *A process is killed*: an entry is there whole or not at all, for it gets its
@@ -26,8 +27,8 @@ from typing import Any
 
 from runner import files
 from runner.checkpoint import Checkpoints
-from runner.errors import StoreError, writing
-from runner.lease import is_held, lease, lives_beside, sign
+from runner.errors import StoreError, reading, writing
+from runner.lease import is_held, lease, lives_beside, signature
 
 RECORD_SCHEMA = 1
 RECENT_KEYS = 8
@@ -56,6 +57,10 @@ class Entry:
     def digest(self) -> str:
         """The digest of the product: of every file's name, size and bytes."""
         return str(self.record["digest"])
+
+    def seen(self) -> Mapping[str, tuple[int, ...] | None]:
+        """What the file system says of each file: the same while nobody has changed any."""
+        return {name: files.seen(self.product / name) for name in self.record["files"]}
 
     def damage(self) -> str | None:
         """What is wrong with the product's bytes, in words; None where all is well."""
@@ -90,6 +95,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.entries, self.drafts = root / "entries", root / "drafts"
+        self.dropped = root / "dropped"
 
     def entry(self, key: str) -> Entry | None:
         """The finished step of that key; None where it is absent or visibly damaged."""
@@ -99,10 +105,11 @@ class Store:
     def look(self, key: str) -> Entry | str | None:
         """The entry, what is wrong with it (in words), or None where there is none."""
         folder = self.entries / key
-        if not folder.is_dir():
-            return None
-        record = files.read_json(folder / "record.json")
-        if not isinstance(record, dict) or record.pop("seal", None) != files.digest_json(record):
+        with reading(folder):
+            if not folder.is_dir():
+                return None
+        record = _record(folder)
+        if record is None:
             return "its record cannot be read"
         fault = files.damage(folder / "product", record["files"], bytes_too=False)
         return fault or Entry(key, folder, record)
@@ -114,6 +121,19 @@ class Store:
         with suppress(FileNotFoundError):
             os.rename(self.entries / key, aside)
         files.remove(aside)
+
+    def remains(self, key: str) -> Entry | None:
+        """What is known of a result whose files were dropped; its product is not there."""
+        record = _record(self.dropped / key)
+        return None if record is None else Entry(key, self.dropped / key, record)
+
+    def drop(self, entry: Entry) -> None:
+        """Keep an entry's record and let its files go."""
+        with writing(self.root):
+            files.make_folder(self.dropped / entry.key)
+            record = {**entry.record, "seal": files.digest_json(entry.record)}
+            files.write_json(self.dropped / entry.key / "record.json", record)
+        self.discard(entry.key)
 
     def lease(
         self,
@@ -134,24 +154,27 @@ class Store:
         """Whether unfinished work for this key is kept."""
         return any(self.drafts.glob(f"{key}.*/*/*"))
 
+    def draft_size(self, key: str) -> int:
+        """Bytes of the unfinished work for this key."""
+        return sum(files.size_below(left) for left in self.drafts.glob(f"{key}.*"))
+
     def draft(self, key: str) -> Draft:
         """A draft for this key: the one that an earlier process left, or a new one.
 
-        One whose owner is alive on this host is left alone (leases may not work). It is taken over
-        by renaming, so that an owner elsewhere that should be dead but is not loses its folder
-        instead of writing into ours.
+        A draft's name says whose it is. One whose owner is alive on this host is left alone (leases
+        may not work). It is taken over by renaming, so that it never is without an owner, and one
+        elsewhere that should be dead but is not loses its folder instead of writing into ours.
         """
-        draft = Draft(key, self.drafts / f"{key}.{uuid.uuid4().hex}")
+        draft = Draft(key, self.drafts / f"{key}.{signature()}.{uuid.uuid4().hex[:8]}")
         with writing(self.drafts):
             files.make_folder(self.drafts)
             for left in sorted(self.drafts.glob(f"{key}.*"), key=_is_without_checkpoints):
-                if lives_beside(left / "owner"):
+                if lives_beside(left.name.split(".")[1]):
                     continue
                 with suppress(FileNotFoundError):
                     os.rename(left, draft.folder)
                     break
             draft.work.mkdir(parents=True, exist_ok=True)
-            sign(draft.folder / "owner")
             files.sync(draft.folder)
             files.sync(self.drafts)
         return draft
@@ -180,6 +203,7 @@ class Store:
             self._seal(draft.key, staged, record)
             self._rename(draft.key, staged, replaces)
         files.remove(draft.folder)
+        files.remove(self.dropped / draft.key)
         entry = self.entry(draft.key)
         if entry is None:
             raise StoreError(f"{self.entries / draft.key}: gone or changed right after its commit")
@@ -235,6 +259,14 @@ class Store:
             if self.entry(key) is None:
                 raise
         files.sync(self.entries)
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    """A folder's record, if it is there and as it was written."""
+    record = files.read_json(folder / "record.json")
+    if not isinstance(record, dict) or record.pop("seal", None) != files.digest_json(record):
+        return None
+    return record
 
 
 def _is_without_checkpoints(draft: Path) -> bool:

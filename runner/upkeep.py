@@ -8,8 +8,13 @@ from pathlib import Path
 
 from runner import files
 from runner.errors import StoreError, writing
-from runner.lease import is_held, lease
-from runner.store import Entry, Store
+from runner.lease import is_held, is_mine, lease
+from runner.store import RECENT_KEYS, Entry, Store
+
+OLD = 3600.0
+"""Seconds after which nobody is still writing a half-written file."""
+LARGE = 32 << 20
+"""Bytes from which dropping a result is worth making it again."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,7 @@ class Garbage:
     entries: tuple[Entry, ...]
     damaged: tuple[str, ...]
     drafts: tuple[Path, ...]
+    remains: tuple[Path, ...]
     size: int
 
 
@@ -49,18 +55,28 @@ def find(store: Store, beginning: str) -> Entry:
     return entry
 
 
+def keys_of_run(folder: str) -> list[str]:
+    """The keys of a run's steps; none where the folder is no run's."""
+    record = files.read_json(Path(folder) / "record.json") or {}
+    return [str(step["key"]) for step in record.get("steps", {}).values()]
+
+
 def verify(store: Store) -> Iterator[tuple[str, str | None]]:
     """Each key with what is wrong with it, every byte read; None where all is well."""
     for key in _keys(store):
-        found = store.look(key)
-        if found is not None:
-            yield key, found if isinstance(found, str) else found.damage()
+        try:
+            found = store.look(key)
+            if found is not None:
+                yield key, found if isinstance(found, str) else found.damage()
+        except StoreError as error:
+            yield key, str(error)
 
 
 def garbage(store: Store, keep: int, *, drafts: bool) -> Garbage:
     """What no recipe's last `keep` results, no pin and no living run needs.
 
-    `drafts` counts unfinished work in, where nobody is at it. Damaged entries always go.
+    `drafts` counts unfinished work in, where nobody is at it. Damaged entries always go, and what
+    is known of dropped results, and the marks of runs that are dead.
     """
     needed = roots(store, keep)
     loose = tuple(entry for entry in entries(store) if entry.key not in needed)
@@ -71,8 +87,10 @@ def garbage(store: Store, keep: int, *, drafts: bool) -> Garbage:
         if path.name.startswith("discarded.")
         or (drafts and not store.in_work(path.name.partition(".")[0]))
     ]
-    size = sum(map(size_of, loose)) + sum(map(_bytes_below, left))
-    return Garbage(loose, damaged, tuple(left), size)
+    remains = [path for path in sorted(store.dropped.glob("*")) if path.name not in needed]
+    remains += _marks_of_the_dead(store)
+    size = sum(map(size_of, loose)) + sum(map(files.size_below, left))
+    return Garbage(loose, damaged, tuple(left), tuple(remains), size)
 
 
 def delete(store: Store, found: Garbage) -> None:
@@ -83,6 +101,9 @@ def delete(store: Store, found: Garbage) -> None:
             store.discard(key)
     for path in found.drafts:
         files.remove(path)
+    for path in found.remains:
+        if path.name not in needed:
+            files.remove(path)
 
 
 def remove(store: Store, key: str) -> None:
@@ -94,14 +115,31 @@ def remove(store: Store, key: str) -> None:
 
 def roots(store: Store, keep: int) -> set[str]:
     """The keys that stay: of recent runs, of pins, of living runs and what is being made."""
-    recent = {
+    made = {key for key in _keys(store) if store.in_work(key)}
+    return _recent(store, keep) | _pinned(store) | made | in_use(store)
+
+
+def _recent(store: Store, keep: int, apart_from: str = "") -> set[str]:
+    return {
         row["key"]
         for path in (store.root / "recent").glob("*/*.json")
         for row in store.recent(path.parent.name, path.stem)[:keep]
+        if path.parent.name != apart_from
     }
-    pinned = {path.name for path in (store.root / "pins").glob("*")}
-    made = {key for key in _keys(store) if store.in_work(key)}
-    return recent | pinned | made | in_use(store)
+
+
+def _pinned(store: Store) -> set[str]:
+    return {path.name for path in (store.root / "pins").glob("*")}
+
+
+def spare(store: Store, recipe: str, key: str) -> Entry | None:
+    """The entry, if its files are large and no pin, other recipe or other run needs them."""
+    entry = store.entry(key)
+    if entry is None or size_of(entry) < LARGE or entry.record["recipe"] != recipe:
+        return None
+    elsewhere = _recent(store, RECENT_KEYS, apart_from=recipe)
+    needed = elsewhere | _pinned(store) | in_use(store, by_others=True)
+    return None if key in needed else entry
 
 
 def pin(store: Store, key: str) -> None:
@@ -133,18 +171,27 @@ def using(store: Store, keys: Collection[str]) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def in_use(store: Store) -> set[str]:
-    """The keys that living runs have said they need."""
+def in_use(store: Store, *, by_others: bool = False) -> set[str]:
+    """The keys that living runs (but for this process's own) have said they need."""
     needed: set[str] = set()
     for path in (store.root / "uses").glob("*.json"):
-        if is_held(path.with_suffix(".lease")):
+        owner = path.with_suffix(".lease")
+        if is_held(owner) and not (by_others and is_mine(owner)):
             needed |= set(files.read_json(path) or ())
     return needed
 
 
+def _marks_of_the_dead(store: Store) -> list[Path]:
+    """What killed runs have left: said to be used by nobody alive, or half-written and old."""
+    uses = (store.root / "uses").glob("*.json")
+    dead = [path for path in uses if not is_held(path.with_suffix(".lease"))]
+    torn = [path for path in (store.root / "recent").glob("*/.*") if _is_old(path)]
+    return [*dead, *(path.with_suffix(".lease") for path in dead), *torn]
+
+
+def _is_old(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime > OLD
+
+
 def _keys(store: Store) -> list[str]:
     return sorted(path.name for path in store.entries.glob("*"))
-
-
-def _bytes_below(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from runner.store import Store
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that needs a hub starts one and says so
@@ -17,6 +19,12 @@ def own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     root = tmp_path_factory.mktemp("store")
     monkeypatch.setenv("RUNNER_STORE", str(root))
     return root
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store."""
+    return Store(tmp_path / "store")
 
 
 @pytest.fixture(scope="session")

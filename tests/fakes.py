@@ -22,7 +22,13 @@ from runner.execute import Event, Noted, Outcome, execute
 from runner.options import build, option
 from runner.plan import Plan, Verdict, plan
 from runner.recipe import Recipe, Step
-from runner.stage import Need, checks_nothing, never_stale, resolves_nothing
+from runner.stage import (
+    Need,
+    checks_nothing,
+    never_stale,
+    resolves_nothing,
+    takes_little_room,
+)
 from runner.store import Store
 
 WORDS = "words.txt"
@@ -69,6 +75,7 @@ class FakeStage:
     resolve: Any = resolves_nothing
     check: Any = checks_nothing
     stale: Any = never_stale
+    room: Any = takes_little_room
 
     def run(self, options: Any, inputs: Mapping[str, Any], context: Any) -> Words:
         self._act("run", options)
@@ -166,9 +173,9 @@ def step(
     return Step(name, stage.label, stage, options, named)
 
 
-def recipe(*steps: Step, name: str = "trial", versions: str = "note") -> Recipe:
+def recipe(*steps: Step, name: str = "trial", **settings: Any) -> Recipe:
     """A recipe of those steps."""
-    return Recipe(name, Path("trial.yaml"), steps, {"name": name}, versions=versions)
+    return Recipe(name, Path("trial.yaml"), steps, {"name": name}, **settings)
 
 
 @dataclass

@@ -41,11 +41,6 @@ from runner.store import Store
 REUSE, RESUME, RUN = Verdict.REUSE, Verdict.RESUME, Verdict.RUN
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
-
-
 class Chain:
     """load -> adapt -> generate, and a side step that only load feeds; stages as given."""
 
@@ -570,3 +565,48 @@ def test_what_a_step_has_borrowed_is_not_consumed_under_its_hands(store: Store):
     both, what = chain(2)
     carry_out(what, store)
     assert both.seen == expected
+
+
+# --- inputs that change under a step's hands
+
+
+def spoiling(store: Store, name: str, how: str) -> Recipe:
+    """first -> second, and while second runs, first's file is spoilt (and second keeps on)."""
+
+    def act(context: Any) -> None:
+        key = plan(what, store).step("first").key
+        for path in (store.entries / key / "product").rglob(name):
+            spoil(path, how)
+
+    second = borrower("second", fault=act)
+    what = recipe(
+        step("first", source("first", HOLDS=False)),
+        step("second", second, {"text": "first"}, rounds=1),
+    )
+    return what
+
+
+@pytest.mark.parametrize("how", ["flip", "truncate", "delete"])
+def test_a_step_whose_input_changed_while_it_ran_counts_for_nothing(store, how):
+    what = spoiling(store, "words.txt", how)
+    with pytest.raises(StepError, match=r"^second: its input first changed while it ran: words"):
+        carry_out(what, store)
+    key = plan(what, store).step("second").key
+    assert store.entry(key) is None
+    assert not store.has_draft(key)
+    what.steps[1].stage.fault = lambda context: None
+    ran = carry_out(what, store)
+    assert set(ran.verdicts.values()) == {Verdict.RUN}
+    assert words(store, ran.plan, "second") == ["first:8:1.0", "second:8:1.0", "second.1"]
+
+
+def test_an_input_that_was_only_touched_is_no_change(store):
+    def touch(context: Any) -> None:
+        key = plan(what, store).step("first").key
+        os.utime(store.entries / key / "product" / "words.txt")
+
+    what = recipe(
+        step("first", source("first", HOLDS=False)),
+        step("second", borrower("second", fault=touch), {"text": "first"}),
+    )
+    assert set(carry_out(what, store).verdicts.values()) == {Verdict.RUN}

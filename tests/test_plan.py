@@ -31,11 +31,6 @@ from runner.stage import Need, version
 from runner.store import Store
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
-
-
 def two_steps(stage: Any = None, name: str = "trial", mode: str = "note", **options: Any) -> Recipe:
     return recipe(
         step("load", stage or source(), **options),

@@ -30,7 +30,7 @@ OPTIONS = {
     "process": "messages held_out max_length seed",
     "load": "dtype attention",
     "adapt": "rank alpha dropout target_modules epochs max_steps batch_size learning_rate schedule"
-    " warmup_steps weight_decay seed checkpoint_every",
+    " warmup_steps weight_decay seed checkpoint_every keep_checkpoints",
     "quantize": "method double_quant",
     "generate": "max_new_tokens temperature top_p top_k rows batch_size seed",
     "evaluate": "samples perplexity_rows perplexity_on batch_size",
@@ -38,7 +38,7 @@ OPTIONS = {
 }
 UNKEYED = {
     "fetch": "revision path",
-    "adapt": "checkpoint_every",
+    "adapt": "checkpoint_every keep_checkpoints",
     "evaluate": "batch_size",
     "save": "overwrite",
 }

@@ -9,17 +9,12 @@ from typing import Any
 import pytest
 from fakes import spoil
 
-from runner import files
+from runner import files, upkeep
 from runner.errors import StoreError
 from runner.store import Entry, Store, default_root
 
 KEY = "0123456789abcdef"
 RECORD = {"recipe": "trial", "step": "load", "parts": {}, "facts": {}, "seconds": 1.0}
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
 
 
 def two_files(folder: Path) -> None:
@@ -267,3 +262,38 @@ def test_the_default_store_is_named_by_the_environment(
     monkeypatch.delenv("RUNNER_STORE")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert default_root() == tmp_path / "home" / ".cache" / "recipe-runner"
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EIO, errno.EACCES])
+def test_a_disk_that_refuses_is_no_damage(store: Store, monkeypatch, code):
+    entry = commit(store)
+    real = Path.read_text
+
+    def refuse(path: Path, *given: Any, **more: Any) -> str:
+        if path.name == "record.json":
+            raise OSError(code, os.strerror(code), str(path))
+        return real(path, *given, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", refuse)
+        with pytest.raises(StoreError, match=r"record.json: cannot be read: "):
+            store.look(entry.key)
+        with pytest.raises(StoreError, match=r"record.json: cannot be read: "):
+            upkeep.garbage(store, 0, drafts=True)
+        assert [fault and "cannot be read" in fault for _, fault in upkeep.verify(store)] == [True]
+    assert store.entry(entry.key)
+
+
+def test_a_draft_is_left_to_its_owner_while_that_lives(store: Store, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getpid", os.getppid)
+        theirs = store.draft(KEY).folder
+    (theirs / "work" / "half").touch()
+    assert store.draft(KEY).folder != theirs
+    assert (theirs / "work" / "half").exists()
+    place, pid, start = theirs.name.split(".")[1].split("-")
+    dead = theirs.with_name(f"{KEY}.{place}-{pid}-{int(start) - 1}.token")
+    theirs.rename(dead)
+    files.remove(next(path for path in store.drafts.iterdir() if path != dead))
+    assert (store.draft(KEY).work / "half").exists()
+    assert not dead.exists()

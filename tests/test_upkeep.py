@@ -1,13 +1,14 @@
 """The upkeep of a store: what is there, whether it is whole, and what may go."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from fakes import borrower, carry_out, recipe, source, spoil, step
+from fakes import borrower, carry_out, recipe, source, spoil, step, three_steps
 
-from runner import cli, upkeep
+from runner import cli, files, upkeep
 from runner.errors import StoreError
 from runner.recipe import Recipe
 from runner.store import Store
@@ -162,3 +163,29 @@ def test_why_lists_every_difference(tmp_path, monkeypatch, capsys):
     assert rest[1] == "  options changed: type model -> dataset"
     assert cli.main(["why", "r", "fetch.dat"]) == 1
     assert 'Did you mean "fetch.data"?' in capsys.readouterr().err
+
+
+def test_all_results_of_a_run_are_pinned_by_its_folder(store: Store, tmp_path, capsys):
+    ran = carry_out(three_steps(rounds=(0, 0, 0)), store)
+    steps = {o.planned.step.name: {"key": o.planned.key} for o in ran.outcomes}
+    files.write_json(tmp_path / "record.json", {"steps": steps})
+    assert cli.main(["store", "pin", str(tmp_path)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert not upkeep.garbage(store, 0, drafts=True).entries
+    assert cli.main(["store", "unpin", str(tmp_path)]) == 0
+    assert len(upkeep.garbage(store, 0, drafts=True).entries) == 3
+
+
+def test_what_killed_runs_have_left_is_collected(store: Store):
+    carry_out(three_steps(rounds=(0, 0, 0)), store)
+    (store.root / "uses").mkdir()
+    (store.root / "uses" / "1-a.json").write_text("[]")
+    torn = store.root / "recent" / "trial" / ".first.json.0123"
+    torn.touch()
+    os.utime(torn, (0, 0))
+    young = torn.with_name(".first.json.4567")
+    young.touch()
+    upkeep.delete(store, upkeep.garbage(store, 3, drafts=False))
+    assert not torn.exists()
+    assert not list((store.root / "uses").iterdir())
+    assert young.exists()

@@ -14,7 +14,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from runner.execute import Event, Finished, Noted, Progressed, Started, Tell
+from runner.execute import Dropped, Event, Finished, Noted, Progressed, Started, Tell
+from runner.files import human_bytes
 from runner.plan import Plan, Planned, Verdict
 from runner.report.terminal import amount, shown
 
@@ -81,6 +82,9 @@ class _Table:
                 reused = outcome.verdict is Verdict.REUSE
                 line.state, line.seconds = "reused" if reused else "done", outcome.seconds
                 line.said = outcome.reason if reused else ""
+
+            case Dropped(step, size):
+                self.lines[step].said = f"{human_bytes(size)} dropped"
 
     def __rich__(self) -> RenderableType:
         table = Table(box=None, padding=(0, 1, 0, 0), show_header=False, expand=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from runner.execute import Event, Finished, Noted, Outcome, Progressed, Started, Tell
+from runner.execute import Dropped, Event, Finished, Noted, Outcome, Progressed, Started, Tell
 from runner.files import human_bytes
 from runner.plan import Plan, Verdict
 
@@ -47,6 +47,8 @@ class Lines:
                     self._line(step, f"{amount(done, total, unit)} {shown(figures)}".rstrip())
             case Finished(outcome):
                 self._line(outcome.planned.step.name, ending(outcome))
+            case Dropped(step, size):
+                self._line(step, f"{human_bytes(size)} dropped: nothing needs them any more")
 
     def _line(self, step: str, text: str) -> None:
         self.last_line = time.monotonic()

@@ -10,10 +10,18 @@ from runner import chat, files, hardware
 from runner.errors import StepError
 from runner.options import option
 from runner.products import Model
-from runner.stage import Context, Need, checks_nothing, never_stale, resolves_nothing
+from runner.stage import (
+    Context,
+    Facts,
+    Need,
+    Room,
+    checks_nothing,
+    never_stale,
+    resolves_nothing,
+)
 
 NEEDS: Mapping[str, Need] = {
-    "model": Need(kind="model", consumes=True),
+    "model": Need(kind="model", consumes=True, restores=True),
     "dataset": Need(kind="dataset"),
 }
 GIVES = "model"
@@ -45,11 +53,25 @@ class Options:
     checkpoint_every: int = option(
         20, "Training steps between two checkpoints", keyed=False, at_least=1
     )
+    keep_checkpoints: int = option(
+        2,
+        "Checkpoints kept; the one before counts where the last is damaged",
+        keyed=False,
+        at_least=1,
+    )
 
 
 resolve = resolves_nothing
 check = checks_nothing
 stale = never_stale
+
+
+def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
+    """The adapter in float32, and with AdamW's two averages in every checkpoint."""
+    model = inputs["model"]
+    width = model.get("linear_width", 0) if options.target_modules == ("all-linear",) else 0
+    adapter = 4 * options.rank * width
+    return Room(kept=adapter, work=3 * adapter * (options.keep_checkpoints + 1), gives=model)
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Model:
@@ -72,6 +94,7 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Model:
         model = get_peft_model(source.model, config)
     except ValueError as error:
         raise StepError(f"target_modules: {error}") from error
+    context.checkpoint.keep = options.keep_checkpoints
     found = context.checkpoint.newest()
     if found:
         context.note(f"going on from step {found[0]}")

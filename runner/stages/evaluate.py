@@ -11,7 +11,7 @@ from runner.errors import StepError
 from runner.options import Fault, option
 from runner.products import Model, Row
 from runner.recipe import Step
-from runner.stage import Context, Need, never_stale, resolves_nothing
+from runner.stage import Context, Need, never_stale, resolves_nothing, takes_little_room
 
 NEEDS: Mapping[str, Need] = {
     "texts": Need(kind="text", many=True, optional=True),
@@ -41,6 +41,7 @@ class Options:
 
 resolve = resolves_nothing
 stale = never_stale
+room = takes_little_room
 save = products.save_scores
 restore = products.restore_scores
 

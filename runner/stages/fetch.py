@@ -18,7 +18,7 @@ from runner.errors import StepError
 from runner.options import Fault, option
 from runner.products import Files
 from runner.recipe import Step
-from runner.stage import Context, Need
+from runner.stage import Context, Facts, Need, Room
 
 NEEDS: Mapping[str, Need] = {}
 GIVES = "files"
@@ -74,10 +74,22 @@ def resolve(options: Options) -> Options:
     return options
 
 
+def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
+    """A copy of local files; of others the size is known once they are there."""
+    if options.path is None:
+        return Room()
+    there = files.size_below(options.path)
+    return Room(kept=there, gives={"bytes": there})
+
+
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:
     """Bring the files into the draft (or, from the Hub, into the user's Hub cache)."""
-    if options.repo:
-        return _from_hub(options, context)
+    brought = _from_hub(options, context) if options.repo else _into_draft(options, context)
+    context.facts["bytes"] = files.size_below(brought.folder)
+    return brought
+
+
+def _into_draft(options: Options, context: Context) -> Files:
     target = context.draft / "files"
     files.remove(target)
     target.mkdir(parents=True)

@@ -10,9 +10,9 @@ from runner import files, hardware, products
 from runner.errors import StepError
 from runner.options import option
 from runner.products import Model
-from runner.stage import Context, Need, checks_nothing, never_stale
+from runner.stage import Context, Facts, Need, Room, checks_nothing, never_stale
 
-NEEDS: Mapping[str, Need] = {"files": Need(kind="files", part="model")}
+NEEDS: Mapping[str, Need] = {"files": Need(kind="files", part="model", restores=True)}
 GIVES = "model"
 VERSION = 1
 PARTS = False
@@ -43,6 +43,11 @@ def resolve(options: Options) -> Options:
     return dataclasses.replace(options, dtype="checkpoint" if native else "float32")
 
 
+def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
+    """Nothing; the model is as large as its files."""
+    return Room(gives={"bytes": inputs["files"].get("bytes", 0)})
+
+
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Model:
     """Read the weights."""
     loaded = _open(inputs["files"].folder, options.dtype, options.attention)
@@ -53,8 +58,18 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Model:
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "bytes": loaded.model.get_memory_footprint(),
         "device": str(loaded.model.device),
+        "linear_width": _linear_width(loaded.model),
     }
     return loaded
+
+
+def _linear_width(model: Any) -> int:
+    """Inputs and outputs of all linear layers but the last: an adapter's parameters per rank."""
+    from torch.nn import Linear
+
+    layers = [each for each in model.modules() if isinstance(each, Linear)]
+    inner = [each for each in layers if each is not model.get_output_embeddings()]
+    return sum(each.in_features + each.out_features for each in inner)
 
 
 def save(product: Model, folder: Path) -> None:

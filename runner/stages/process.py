@@ -10,7 +10,7 @@ from runner import chat, products
 from runner.errors import StepError, did_you_mean, listing
 from runner.options import option
 from runner.products import Dataset, Files, Row
-from runner.stage import Context, Need, checks_nothing, never_stale, resolves_nothing
+from runner.stage import Context, Facts, Need, Room, checks_nothing, never_stale, resolves_nothing
 
 NEEDS: Mapping[str, Need] = {
     "data": Need(kind="files", part="data"),
@@ -40,6 +40,11 @@ check = checks_nothing
 stale = never_stale
 save = products.save_dataset
 restore = products.restore_dataset
+
+
+def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
+    """At least the text itself."""
+    return Room(kept=inputs["data"].get("bytes", 0))
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Dataset:

@@ -11,7 +11,7 @@ from runner.errors import StepError
 from runner.options import Fault, option
 from runner.products import Files, Model
 from runner.recipe import Step
-from runner.stage import Context, Need, never_stale, resolves_nothing
+from runner.stage import Context, Facts, Need, Room, never_stale, resolves_nothing
 
 NEEDS: Mapping[str, Need] = {"model": Need(kind="model", consumes=True)}
 GIVES = "model"
@@ -50,6 +50,13 @@ def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Faul
         fact = "needs bitsandbytes, which is not installed: python -m pip install bitsandbytes"
         faults.append(Fault((), f"{options.method} {fact}"))
     return faults
+
+
+def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
+    """The whole model while it is read as quantized, and at least its weights at their bits."""
+    whole = inputs["model"].get("bytes", 0)
+    squeezed = whole * (8 if options.method == "int8" else 4) // 16
+    return Room(kept=squeezed, work=whole, gives={"bytes": squeezed})
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:

@@ -12,7 +12,7 @@ from runner.errors import StepError
 from runner.options import Fault, option
 from runner.products import Files, Model
 from runner.recipe import Step
-from runner.stage import Context, Need, resolves_nothing
+from runner.stage import Context, Facts, Need, Room, resolves_nothing
 
 NEEDS: Mapping[str, Need] = {"model": Need(kind="model")}
 GIVES = "files"
@@ -41,6 +41,12 @@ def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Faul
     if options.to.exists() and not options.to.is_dir():
         return [Fault(("to",), f"{options.to} is a file; save writes a folder.")]
     return []
+
+
+def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
+    """The whole model, where it is to be."""
+    whole = inputs["model"].get("bytes", 0)
+    return Room(outside=(options.to, whole), gives={"bytes": whole})
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:

@@ -1,0 +1,62 @@
+"""Whether there is room on disk for what a plan will write, asked before it writes."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from runner.errors import Problem, StoreError
+from runner.files import human_bytes
+from runner.plan import Plan, Planned, Verdict
+from runner.stage import Facts, Room
+from runner.store import Store
+
+
+def rooms(plan: Plan, store: Store, begin: int = 0) -> Iterator[tuple[Planned, Room]]:
+    """The room that each step takes; one that is done takes none.
+
+    Those before number `begin` are done.
+    """
+    known: dict[str, Facts] = {}
+    for number, planned in enumerate(plan.steps):
+        step = planned.step
+        inputs = {
+            role: {name: fact for giver in names for name, fact in known[giver].items()}
+            for role, names in step.inputs.items()
+        }
+        room = step.stage.room(step.options, inputs)
+        done = store.entry(planned.key) or store.remains(planned.key)
+        known[step.name] = {**room.gives, **(done.record["facts"] if done else {})}
+        if number < begin or planned.verdict is Verdict.REUSE:
+            room = Room()
+        elif there := store.draft_size(planned.key):
+            room = replace(room, work=max(0, room.work - there))
+        yield planned, room
+
+
+def shortages(plan: Plan, store: Store, begin: int = 0) -> list[Problem]:
+    """Every step from number `begin` on that cannot have the room it takes, with the figures."""
+    problems, grown = [], 0
+    for planned, room in rooms(plan, store, begin):
+        name = planned.step.name
+        if room.kept or room.work:
+            problems += _shortage(name, store.root, grown + room.kept + room.work)
+        if room.outside:
+            problems += _shortage(name, *room.outside)
+        grown += room.kept
+    return problems
+
+
+def check(plan: Plan, store: Store, begin: int = 0) -> None:
+    """StoreError where a step from number `begin` on cannot have the room it takes."""
+    if problems := shortages(plan, store, begin):
+        raise StoreError("\n".join(map(str, problems)))
+
+
+def _shortage(step: str, folder: Path, wanted: int) -> list[Problem]:
+    there = next(each for each in (folder, *folder.parents) if each.is_dir())
+    free = shutil.disk_usage(there).free
+    if wanted <= free:
+        return []
+    fact = f"needs {human_bytes(wanted)} on disk, and {folder} has {human_bytes(free)} free."
+    return [Problem(step, fact, command="See what can go: runner store gc")]
