@@ -91,13 +91,13 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _plan(words: Sequence[str]) -> int:
-    from runner import run
+    from runner import room, run
     from runner.report import terminal
 
     parser = _parser("plan", "Say what run would do, and why.")
     parser.add_argument("--json", action="store_true", help="for programs")
     given = parser.parse_intermixed_args(words)
-    planned, _ = run.prepare(given.recipe, given.overrides, given.fresh)
+    planned, store = run.prepare(given.recipe, given.overrides, given.fresh)
     if given.json:
         import json
 
@@ -107,7 +107,8 @@ def _plan(words: Sequence[str]) -> int:
         ]
         print(json.dumps(rows, indent=1))
     else:
-        print("\n".join(terminal.plan_table(planned)))
+        print("\n".join(terminal.plan_table(planned, room.peak(planned, store))))
+    room.check(planned, store)
     return 0
 
 

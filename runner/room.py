@@ -34,6 +34,15 @@ def rooms(plan: Plan, store: Store, begin: int = 0) -> Iterator[tuple[Planned, R
         yield planned, room
 
 
+def peak(plan: Plan, store: Store) -> int:
+    """The most bytes that the store will grow by, as far as they can be known."""
+    grown, most = 0, 0
+    for _, room in rooms(plan, store):
+        most = max(most, grown + room.kept + room.work)
+        grown += room.kept
+    return most
+
+
 def shortages(plan: Plan, store: Store, begin: int = 0) -> list[Problem]:
     """Every step from number `begin` on that cannot have the room it takes, with the figures."""
     problems, grown = [], 0

@@ -202,3 +202,27 @@ def test_two_runs_at_once_do_each_step_once(tiny_model, tmp_path):
     for name in records[0]:
         verdicts = sorted(record[name]["verdict"] for record in records)
         assert verdicts in (["reuse", "run"], ["reuse", "resume"]), (name, verdicts)
+
+
+def test_the_room_that_steps_ask_for_is_what_they_take(tiny_model, tmp_path, monkeypatch):
+    """On a tiny model, from what earlier steps have found out; headers make files a bit larger."""
+    from runner import files, room, run, upkeep
+
+    place = Place(tmp_path, tiny_model)
+    place.run()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RUNNER_STORE", str(place.store))
+    done, store = run.prepare("tiny.yaml", [])
+    assert [found for _, found in room.rooms(done, store)] == [room.Room()] * STEPS
+    anew, _ = run.prepare("tiny.yaml", [], ["all"])
+    asked = {planned.step.name: found for planned, found in room.rooms(anew, store)}
+    taken = {p.step.name: upkeep.size_of(store.entry(p.key)) for p in done.steps}
+    for name in ("fetch.model", "fetch.data"):
+        assert asked[name].kept == taken[name]
+    assert asked["process"].kept < taken["process"]
+    weights = store.entry(done.step("adapt").key).product / "adapter_model.safetensors"
+    assert 0.9 * weights.stat().st_size < asked["adapt"].kept < weights.stat().st_size
+    assert asked["quantize"].kept < taken["quantize"]
+    folder, size = asked["save"].outside
+    assert folder == tmp_path / "saved"
+    assert size < files.size_below(folder)

@@ -10,6 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import costs
+
 from runner import __version__, hardware
 from runner.files import human_bytes
 
@@ -35,7 +37,8 @@ def main() -> None:
                 _command("run", "quickstart"), place, env
             ),
         }
-    TARGET.write_text(_page(whole, record, rows), encoding="utf-8")
+    text = _page(whole, record, rows) + _store_page()
+    TARGET.write_text(text, encoding="utf-8")
     print(TARGET.read_text(encoding="utf-8"))
 
 
@@ -64,6 +67,11 @@ def _page(whole: float, record: dict[str, object], rows: dict[str, float]) -> st
         *(f"| {name} | {ms:.0f} | {ms - bare:.0f} |" for name, ms in rows.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _store_page() -> str:
+    lines = ["", "## The store (medians of 50)", "", "| what | took |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {what} | {took} |" for what, took in costs.rows())]) + "\n"
 
 
 def machine() -> str:

@@ -80,13 +80,14 @@ def shown(figures: Mapping[str, Any]) -> str:
     return "  ".join(words)
 
 
-def plan_table(plan: Plan) -> Iterator[str]:
-    """The plan as lines: step, verdict, reason."""
+def plan_table(plan: Plan, room: int = 0) -> Iterator[str]:
+    """The plan as lines: step, verdict, reason; `room` is the disk that it takes, in bytes."""
     width = max(len(planned.step.name) for planned in plan.steps)
     for planned in plan.steps:
         yield f"{planned.step.name:<{width}}  {planned.verdict:<7} {planned.reason}"
     work = len(plan.work)
-    yield f"{work} of {len(plan.steps)} steps to run" if work else "nothing to do"
+    disk = f", with at least {human_bytes(room)} of disk" if room else ""
+    yield f"{work} of {len(plan.steps)} steps to run{disk}" if work else "nothing to do"
 
 
 def summary(outcomes: Sequence[Outcome], seconds: float, peak: int = 0) -> Iterator[str]:
