@@ -161,9 +161,12 @@ except StepError as error:
 """
 
 
+REPO = "acme/tiny"
+
+
 def ask(folder: Path, endpoint: str, *more: str, **options: Any) -> dict[str, Any]:
     """Fetch in a process of its own: the Hub's address is read when the library is imported."""
-    given = json.dumps({"repo": hub.REPO, **options})
+    given = json.dumps({"repo": REPO, **options})
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, str(folder), given, *more],
         env={
@@ -184,8 +187,8 @@ def ask(folder: Path, endpoint: str, *more: str, **options: Any) -> dict[str, An
 def test_a_repository_is_pinned_to_a_commit_and_stays_in_the_hub_cache(tiny_model, tmp_path):
     import transformers
 
-    with hub.serve(tiny_model) as (endpoint, _):
-        found = ask(tmp_path / "f", endpoint, include=["*.json", "*.safetensors"])
+    with hub.serve(hub.Repo.of(REPO, tiny_model)) as server:
+        found = ask(tmp_path / "f", server.endpoint, include=["*.json", "*.safetensors"])
         assert len(found["commit"]) == 40
         assert found["stale"] is None
         folder = Path(found["folder"])
@@ -203,9 +206,9 @@ def test_a_repository_is_pinned_to_a_commit_and_stays_in_the_hub_cache(tiny_mode
 
 
 def test_a_repository_or_revision_that_is_not_there_is_said_in_one_line(tiny_model, tmp_path):
-    with hub.serve(tiny_model) as (endpoint, _):
-        missing = ask(tmp_path / "f", endpoint, repo="acme/other")["error"]
-        moved = ask(tmp_path / "f", endpoint, revision="v2")["error"]
+    with hub.serve(hub.Repo.of(REPO, tiny_model)) as server:
+        missing = ask(tmp_path / "f", server.endpoint, repo="acme/other")["error"]
+        moved = ask(tmp_path / "f", server.endpoint, revision="v2")["error"]
     assert missing.startswith("cannot find acme/other at revision main: ")
     assert moved.startswith("cannot find acme/tiny at revision v2: ")
     assert "\n" not in missing + moved
