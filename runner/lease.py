@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import StoreError, writing
-from runner.files import digest_json
+from runner.files import digest_json, make_folder
 
 EXPIRY = 30.0
 POLL = 0.2
@@ -82,7 +82,7 @@ def _acquire(
     path: Path, on_wait: Callable[[str], None], stop_here: Callable[[], None]
 ) -> tuple[int, str]:
     with writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
     token, waiting = uuid.uuid4().hex, False
     while True:
         with suppress(FileExistsError):

@@ -59,7 +59,7 @@ def _read() -> dict[str, Any]:
 def _write(known: dict[str, Any]) -> None:
     """Keep the newest; a memory that cannot be read or written only costs time."""
     try:
-        _place().parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(_place().parent)
         files.write_json(_place(), dict(list(known.items())[-MOST:]))
     except (OSError, StoreError):
         return

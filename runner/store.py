@@ -117,7 +117,7 @@ class Store:
     def discard(self, key: str) -> None:
         """Take an entry away, all at once, then delete it."""
         aside = self.drafts / f"discarded.{uuid.uuid4().hex}"
-        self.drafts.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self.drafts)
         with suppress(FileNotFoundError):
             os.rename(self.entries / key, aside)
         files.remove(aside)
@@ -143,7 +143,7 @@ class Store:
     ) -> AbstractContextManager[None]:
         """Be the one process that makes this key."""
         with writing(self.root):
-            (self.root / "leases").mkdir(parents=True, exist_ok=True)
+            files.make_folder(self.root / "leases")
         return lease(self.root / "leases" / key, on_wait, stop_here)
 
     def in_work(self, key: str) -> bool:
@@ -217,7 +217,7 @@ class Store:
             return
         rows = [{"key": key, "parts": parts}, *(row for row in rows if row["key"] != key)]
         with writing(self.root):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            files.make_folder(path.parent)
             files.write_json(path, rows[:RECENT_KEYS])
 
     def recent(self, recipe: str, step: str) -> list[dict[str, Any]]:

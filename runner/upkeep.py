@@ -145,7 +145,7 @@ def spare(store: Store, recipe: str, key: str) -> Entry | None:
 def pin(store: Store, key: str) -> None:
     """Keep an entry whatever happens."""
     with writing(store.root):
-        (store.root / "pins").mkdir(parents=True, exist_ok=True)
+        files.make_folder(store.root / "pins")
         (store.root / "pins" / key).touch()
 
 
@@ -161,7 +161,7 @@ def using(store: Store, keys: Collection[str]) -> Iterator[None]:
     folder = store.root / "uses"
     path = folder / f"{time.time_ns()}-{files.digest_json(sorted(keys))[:16]}.json"
     with writing(store.root):
-        folder.mkdir(parents=True, exist_ok=True)
+        files.make_folder(folder)
     with lease(path.with_suffix(".lease"), lambda _: None):
         with writing(store.root):
             files.write_json(path, sorted(keys))

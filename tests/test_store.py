@@ -297,3 +297,12 @@ def test_a_draft_is_left_to_its_owner_while_that_lives(store: Store, monkeypatch
     files.remove(next(path for path in store.drafts.iterdir() if path != dead))
     assert (store.draft(KEY).work / "half").exists()
     assert not dead.exists()
+
+
+def test_the_name_of_a_new_store_outlives_a_loss_of_power(tmp_path, monkeypatch):
+    """Whatever makes the folder first must sync the one above it."""
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "sync", synced.append)
+    with Store(tmp_path / "new" / "store").lease(KEY, print):
+        pass
+    assert {tmp_path, tmp_path / "new", tmp_path / "new" / "store"} <= {*synced}
