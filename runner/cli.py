@@ -17,9 +17,11 @@ from runner.errors import (
 from runner.secrets import mask
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser
+    from argparse import ArgumentParser, Namespace
 
+    from runner.plan import Plan
     from runner.stage import Stage
+    from runner.store import Store
 
 SEE_LIST = "See: runner list"
 HELP = """\
@@ -29,8 +31,11 @@ usage: runner COMMAND ...
   plan RECIPE [OVERRIDE ...]   say what run would do, and why
   show RECIPE [OVERRIDE ...]   the composed recipe
   show STAGE                   a stage's options, defaults and what they mean
+  lock RECIPE                  pin what it fetches, in a file beside it; --check, --update
+  bundle RECIPE --to FOLDER    all that it fetches, for a machine without network
   why RECIPE STEP              all that differs from the last time a step was done
   list                         recipes, stages and presets
+  cache                        what of the Hub cache the kept results use
   store VERB                   what is kept: ls, show, verify, rm, gc, du, pin, unpin
 
   runner COMMAND --help        more on one command
@@ -79,8 +84,7 @@ def _run(words: Sequence[str]) -> int:
     begun = time.monotonic()
     parser = _parser("run", "Run a recipe; finished steps are reused.")
     parser.add_argument("--runs", default="runs", type=Path, help="where the run's folder goes")
-    given = parser.parse_intermixed_args(words)
-    planned, store = run.prepare(given.recipe, given.overrides, given.fresh)
+    given, planned, store = _prepared(parser, words)
     with terminal.own_stdout() as stream:
         with terminal.screen(planned, stream) as tell:
             outcomes = run.carry_out(planned, store, tell, given.runs)
@@ -90,14 +94,39 @@ def _run(words: Sequence[str]) -> int:
     return 0
 
 
+def _prepared(parser: "ArgumentParser", words: Sequence[str]) -> "tuple[Namespace, Plan, Store]":
+    """Parse the words of `run` or `plan`, and plan."""
+    from runner import bundle, network, run
+
+    parser.add_argument("--locked", action="store_true", help="only as the lock file says")
+    parser.add_argument("--offline", action="store_true", help="use no network at all")
+    parser.add_argument("--bundle", metavar="FOLDER", help="run the recipe of a bundle, offline")
+    given = parser.parse_intermixed_args(words)
+    if given.bundle:
+        if given.recipe:  # it is the first override: the bundle has the recipe
+            given.overrides.insert(0, given.recipe)
+        given.recipe = bundle.recipe_of(given.bundle)
+    elif not given.recipe:
+        parser.error("the following arguments are required: recipe")
+    if given.offline or given.bundle:
+        network.forbid()
+    planned, store = run.prepare(
+        given.recipe,
+        given.overrides,
+        given.fresh,
+        locked=given.locked,
+        bundle=Path(given.bundle) if given.bundle else None,
+    )
+    return given, planned, store
+
+
 def _plan(words: Sequence[str]) -> int:
-    from runner import room, run
+    from runner import room
     from runner.report import terminal
 
     parser = _parser("plan", "Say what run would do, and why.")
     parser.add_argument("--json", action="store_true", help="for programs")
-    given = parser.parse_intermixed_args(words)
-    planned, store = run.prepare(given.recipe, given.overrides, given.fresh)
+    given, planned, store = _prepared(parser, words)
     if given.json:
         import json
 
@@ -182,6 +211,15 @@ def _store(words: Sequence[str]) -> int:
     return cli_store.main(words)
 
 
+def _sources(command: str) -> Callable[[Sequence[str]], int]:
+    def call(words: Sequence[str]) -> int:
+        from runner import cli_sources
+
+        return int(cli_sources.COMMANDS[command](words))
+
+    return call
+
+
 def _list(words: Sequence[str]) -> int:
     from argparse import ArgumentParser
 
@@ -205,7 +243,8 @@ def _parser(command: str, description: str) -> "ArgumentParser":
     from argparse import ArgumentParser
 
     parser = ArgumentParser(f"runner {command}", description=description)
-    parser.add_argument("recipe", help="a name from `runner list`, or a YAML file")
+    optional = "?" if command in ("run", "plan") else None  # --bundle has one
+    parser.add_argument("recipe", nargs=optional, help="a name from `runner list`, or a YAML file")
     parser.add_argument("overrides", nargs="*", help="adapt.rank=16, quantize=int8, ~before")
     if command != "show":
         parser.add_argument(
@@ -248,6 +287,9 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "plan": _plan,
     "show": _show,
     "why": _why,
+    "lock": _sources("lock"),
+    "bundle": _sources("bundle"),
+    "cache": _sources("cache"),
     "list": _list,
     "store": _store,
 }

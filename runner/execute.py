@@ -4,8 +4,11 @@ import errno
 import gc
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import groupby
+from threading import Lock
 from typing import Any
 
 from runner import room, upkeep
@@ -88,9 +91,16 @@ def execute(
 ) -> list[Outcome]:
     """Run a plan to its end and return what became of every step, in order."""
     run = _Execution(plan, store, tell, stop_signal)
-    for planned in plan.steps:
-        run.settle(planned)
+    for group in _side_by_side(plan.steps):
+        run.settle_all(group)
     return [run.outcomes[planned.step.name] for planned in plan.steps]
+
+
+def _side_by_side(steps: Sequence[Planned]) -> Iterator[list[Planned]]:
+    """The steps in order; neighbours that bring files from outside come together."""
+    for brings, found in groupby(steps, key=lambda p: p.step.stage.PARTS and not p.step.inputs):
+        group = list(found)
+        yield from [group] if brings else ([each] for each in group)
 
 
 class _Execution:
@@ -104,11 +114,44 @@ class _Execution:
         stop_signal: Callable[[], str | None],
     ) -> None:
         self.plan, self.store = plan, store
-        self.tell, self.stop_signal = tell, stop_signal
+        self.told, self.telling, self.stop_signal = tell, Lock(), stop_signal
         self.held: dict[str, Any] = {}
         self.lent: list[str] = []
         self.read: dict[str, tuple[Entry, Mapping[str, Any]]] = {}
         self.outcomes: dict[str, Outcome] = {}
+
+    def settle_all(self, group: Sequence[Planned]) -> None:
+        """See to it that steps are done; of several, each in a thread of its own.
+
+        Where one fails the others stop as by a signal, and what they have is kept.
+        """
+        if len(group) == 1 or not any(p.verdict is not Verdict.REUSE for p in group):
+            for planned in group:
+                self.settle(planned)
+        else:
+            self._settle_in_threads(group)
+        self._let_go(after=group[-1])
+        self._drop_files(after=group[-1])
+
+    def _settle_in_threads(self, group: Sequence[Planned]) -> None:
+        failed: list[BaseException] = []
+        asked_to_stop, self.stop_signal = self.stop_signal, self._stop_or_failed(failed)
+
+        def settle(planned: Planned) -> None:
+            try:
+                self.settle(planned)
+            except BaseException as error:
+                failed.append(error)
+
+        with ThreadPoolExecutor(len(group)) as threads:
+            list(threads.map(settle, group))
+        self.stop_signal = asked_to_stop
+        if failed:
+            raise failed[0]
+
+    def _stop_or_failed(self, failed: Sequence[BaseException]) -> Callable[[], str | None]:
+        asked = self.stop_signal
+        return lambda: asked() or ("SIGTERM" if failed else None)
 
     def settle(self, planned: Planned) -> None:
         """See to it that a step is done."""
@@ -122,9 +165,12 @@ class _Execution:
             room.check(self.plan, self.store, self.plan.steps.index(planned))
             outcome = self._make(planned)
         self.store.remember(self.plan.recipe.name, planned.step.name, planned.key, planned.parts)
-        self._let_go(after=planned)
         self._finish(outcome)
-        self._drop_files(after=planned)
+
+    def tell(self, event: Event) -> None:
+        """Pass an event on, one at a time."""
+        with self.telling:
+            self.told(event)
 
     def product(self, name: str, *, consume: bool) -> Any:
         """A step's product, from memory or from the store; consumed, it is nobody else's.

@@ -122,10 +122,14 @@ def make_folder(folder: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file so that a crash leaves the old one or the new one, whole."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file likewise."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
-        file.write("\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

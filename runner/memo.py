@@ -5,7 +5,9 @@ that was taken less than RACY after the file's last change is not believed: the 
 changed again within the resolution of its clock.
 """
 
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +20,34 @@ LARGE = 4 << 20
 RACY = 2_000_000_000
 """Nanoseconds: the coarsest clock of a file system in use (FAT)."""
 MOST = 10_000
-"""How many digests are remembered at most."""
+"""How many files' digests are remembered at most."""
+
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def digest(path: Path, kind: str, take: Callable[[Path], str]) -> str:
+    """The digest of a kind that `take` makes of a file, from memory where that can be trusted."""
+    status = path.stat()
+    if status.st_size < LARGE:
+        return take(path)
+    name, seen = str(path.resolve()), files.seen(path)
+    row = _read().get(name)
+    if isinstance(row, dict) and tuple(row.get("seen", ())) == seen and kind in row:
+        return str(row[kind])
+    taken = time.time_ns()
+    found = take(path)
+    if files.seen(path) == seen and taken - max(status.st_mtime_ns, status.st_ctime_ns) > RACY:
+        _remember(name, seen, kind, found)
+    return found
 
 
 def file_facts(path: Path) -> dict[str, Any]:
-    """Size and digest of one file, from memory where that can be trusted."""
-    status = path.stat()
-    if status.st_size < LARGE:
-        return files.file_facts(path)
-    known = _read()
-    name, seen = str(path.resolve()), files.seen(path)
-    row = known.get(name)
-    if isinstance(row, dict) and tuple(row.get("seen", ())) == seen:
-        return {"size": status.st_size, "blake3": str(row["blake3"])}
-    taken = time.time_ns()
-    facts = files.file_facts(path)
-    if files.seen(path) == seen and taken - max(status.st_mtime_ns, status.st_ctime_ns) > RACY:
-        known.pop(name, None)
-        _write({**known, name: {"seen": seen, "blake3": facts["blake3"]}})
-    return facts
+    """Size and blake3 of one file, likewise."""
+    return {"size": path.stat().st_size, "blake3": digest(path, "blake3", files.digest)}
 
 
 def manifest(folder: Path) -> files.Manifest:
-    """Size and digest of every file below a folder, likewise."""
+    """Size and blake3 of every file below a folder, likewise."""
     return {path.relative_to(folder).as_posix(): file_facts(path) for path in files.walk(folder)}
 
 
@@ -54,6 +61,15 @@ def _read() -> dict[str, Any]:
     except StoreError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _remember(name: str, seen: tuple[int, ...] | None, kind: str, found: str) -> None:
+    """Keep the newest; a file may have digests of several kinds."""
+    with _ONE_AT_A_TIME:
+        known = _read()
+        row = known.pop(name, None)
+        same = isinstance(row, dict) and tuple(row.get("seen", ())) == seen
+        _write({**known, name: {**(row if same else {"seen": seen}), kind: found}})
 
 
 def _write(known: dict[str, Any]) -> None:

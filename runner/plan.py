@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 from importlib import metadata
+from types import MappingProxyType
 from typing import Any
 
 from runner.files import digest_json
 from runner.options import keyed
 from runner.recipe import Recipe, Step
-from runner.stage import version
+from runner.stage import Facts, version
 from runner.store import Entry, Store
 
 KEY_SCHEMA = 1
@@ -52,10 +53,11 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """The verdicts of a whole recipe, in its order."""
+    """The verdicts of a whole recipe, in its order, and what is to be said of the whole."""
 
     recipe: Recipe
     steps: tuple[Planned, ...]
+    notes: tuple[str, ...] = ()
 
     def step(self, name: str) -> Planned:
         """The planned step of that name."""
@@ -67,16 +69,26 @@ class Plan:
         return tuple(p for p in self.steps if p.verdict is not Verdict.REUSE)
 
 
-def plan(recipe: Recipe, store: Store, fresh: Collection[str] = ()) -> Plan:
-    """Decide for every step; the names in `fresh` run even if they are done."""
+def plan(
+    recipe: Recipe,
+    store: Store,
+    fresh: Collection[str] = (),
+    locked: Mapping[str, Facts] = MappingProxyType({}),
+) -> Plan:
+    """Decide for every step; the names in `fresh` run even if they are done.
+
+    `locked` holds what the lock file says of a step.
+    """
     keys: dict[str, str] = {}
     steps = []
     for step in recipe.steps:
-        step = replace(step, options=step.stage.resolve(step.options))
+        options = step.stage.resolve(step.options, locked.get(step.name, {}))
+        step = replace(step, options=options)
         parts = key_parts(step, keys)
         key = keys[step.name] = digest_json(parts)[:32]
         steps.append(_decide(recipe, step, key, parts, store, step.name in fresh))
-    return Plan(recipe, tuple(_with_files_that_are_needed(steps)))
+    resolved = replace(recipe, steps=tuple(each.step for each in steps))
+    return Plan(resolved, tuple(_with_files_that_are_needed(steps)))
 
 
 def needed(steps: Sequence[Planned], begin: int = 0) -> set[str]:

@@ -15,13 +15,18 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Files:
-    """A folder of files, as a Hub repository holds them."""
+    """A folder of files, as a Hub repository holds them.
+
+    `reference` says what they are where the bytes themselves stay in the user's Hub cache.
+    """
 
     folder: Path
+    reference: Mapping[str, Any] | None = None
 
     def find(self, pattern: str) -> list[Path]:
         """The files whose path below the folder fits a pattern, sorted."""
-        return [path for path in files.walk(self.folder) if path.match(pattern)]
+        found = (path for path in sorted(self.folder.rglob("*")) if path.is_file())
+        return [path for path in found if path.match(pattern)]
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,16 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
 import yaml
 
-from runner import files, hardware, room
+from runner import bundle as bundles
+from runner import files, hardware, room, upkeep
+from runner import lock as locks
 from runner.compose import compose
 from runner.errors import Problem, RecipeError, RunnerError, did_you_mean, listing, writing
 from runner.execute import (
@@ -34,7 +37,6 @@ from runner.recipe import Recipe
 from runner.secrets import mask, masked
 from runner.stages import known
 from runner.store import Store, default_root
-from runner.upkeep import using
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 QUIET = {
@@ -45,10 +47,40 @@ QUIET = {
 }
 
 
-def prepare(name: str, overrides: Sequence[str], fresh: Collection[str] = ()) -> tuple[Plan, Store]:
-    """Compose and plan a recipe; `fresh` names steps to run again, or holds "all"."""
+def prepare(
+    name: str,
+    overrides: Sequence[str],
+    fresh: Collection[str] = (),
+    *,
+    locked: bool = False,
+    bundle: Path | None = None,
+) -> tuple[Plan, Store]:
+    """Compose and plan a recipe, with the lock file beside it if there is one.
+
+    `fresh` names steps to run again, or holds "all". With `locked`, a lock file that is missing
+    or does not fit is a RecipeError. What a `bundle` carries is put into the store first.
+    """
     recipe = compose(name, overrides, known())
-    return plan(recipe, store := store_of(recipe), _fresh_steps(recipe, fresh)), store
+    store, lock = store_of(recipe), locks.read(recipe.path)
+    if bundle:
+        bundles.take(bundle, store)
+    planned = plan(recipe, store, _fresh_steps(recipe, fresh), locks.locked(lock))
+    moved = tuple(locks.drift(lock, locks.rows(planned.recipe))) if lock else ()
+    if locked and (moved or not lock):
+        raise RecipeError(_unlocked(name, locks.path_of(recipe.path), moved))
+    if lock:
+        upkeep.keep_for_lock(store, lock.path, [each.key for each in planned.steps])
+        moved = (*moved, *(f"libraries: {each}" for each in locks.library_drift(lock)))
+    notes = tuple(f"not as in the lock file: {each}" for each in moved)
+    return replace(planned, notes=notes), store
+
+
+def _unlocked(name: str, path: Path, moved: Sequence[str]) -> list[Problem]:
+    """Why --locked refuses."""
+    if not moved:
+        return [Problem(short(path), "there is no lock file.", command=f"runner lock {name}")]
+    see = f"See: runner lock {name} --check"
+    return [Problem(short(path), f"{each}.", command=see) for each in moved]
 
 
 def store_of(recipe: Recipe) -> Store:
@@ -141,6 +173,7 @@ class RunFolder:
             "recipe": self.plan.recipe.name,
             "ending": ending,
             "peak_memory": hardware.peak_memory(),
+            "sources": locks.rows(self.plan.recipe),
             "steps": self.steps,
         }
         with writing(self.folder):
@@ -166,8 +199,12 @@ def carry_out(planned: Plan, store: Store, screen: Tell, root: Path) -> list[Out
         if planned.work:
             os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
             tell(Noted("", hardware.prepare()))
+        for note in planned.notes:
+            tell(Noted("", note))
         with (
-            using(store, [each.key for each in planned.steps]) if planned.work else nullcontext(),
+            upkeep.using(store, [each.key for each in planned.steps])
+            if planned.work
+            else nullcontext(),
             _signals() as stop_signal,
             _into(folder.log, active=bool(planned.work)),
         ):

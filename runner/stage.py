@@ -100,8 +100,14 @@ class Stage(Protocol):
     @property
     def __doc__(self) -> str | None: ...  # type: ignore[override]
 
-    def resolve(self, options: Any) -> Any:
-        """Options with everything pinned that floats: an `auto`, a branch, a file's content."""
+    def resolve(self, options: Any, locked: Facts) -> Any:
+        """Options with everything pinned that floats: an `auto`, a branch, a file's content.
+
+        `locked` is what the lock file says of the step; it counts as far as it fits.
+        """
+
+    def pins(self, options: Any, *, find: bool) -> Facts:
+        """What a lock file says of the step; with `find`, what is not known yet is asked for."""
 
     def check(self, options: Any, inputs: Mapping[str, "tuple[Step, ...]"]) -> list[Fault]:
         """What can be known to be wrong before any work; `inputs` are the steps in each role."""
@@ -130,9 +136,14 @@ def version(stage: Stage) -> str:
     return f"{stage.VERSION}+{digest(Path(source))[:16]}"
 
 
-def resolves_nothing(options: Any) -> Any:
+def resolves_nothing(options: Any, locked: Facts) -> Any:
     """`resolve` of a stage in whose options nothing floats."""
     return options
+
+
+def pins_nothing(options: Any, *, find: bool) -> Facts:
+    """`pins` of a stage that takes nothing from outside."""
+    return {}
 
 
 def checks_nothing(options: Any, inputs: Mapping[str, "tuple[Step, ...]"]) -> list[Fault]:

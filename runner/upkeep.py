@@ -114,9 +114,9 @@ def remove(store: Store, key: str) -> None:
 
 
 def roots(store: Store, keep: int) -> set[str]:
-    """The keys that stay: of recent runs, of pins, of living runs and what is being made."""
+    """The keys that stay: of recent runs, pins, lock files, living runs and what is being made."""
     made = {key for key in _keys(store) if store.in_work(key)}
-    return _recent(store, keep) | _pinned(store) | made | in_use(store)
+    return _recent(store, keep) | _pinned(store) | _locked(store) | made | in_use(store)
 
 
 def _recent(store: Store, keep: int, apart_from: str = "") -> set[str]:
@@ -126,6 +126,11 @@ def _recent(store: Store, keep: int, apart_from: str = "") -> set[str]:
         for row in store.recent(path.parent.name, path.stem)[:keep]
         if path.parent.name != apart_from
     }
+
+
+def _locked(store: Store) -> set[str]:
+    rows = [files.read_json(path) or {} for path in (store.root / "locked").glob("*.json")]
+    return {key for row in rows if row and Path(row["lock"]).exists() for key in row["keys"]}
 
 
 def _pinned(store: Store) -> set[str]:
@@ -147,6 +152,17 @@ def pin(store: Store, key: str) -> None:
     with writing(store.root):
         files.make_folder(store.root / "pins")
         (store.root / "pins" / key).touch()
+
+
+def keep_for_lock(store: Store, lock: Path, keys: Collection[str]) -> None:
+    """Keep the entries of a recipe that has a lock file, for as long as that file is there."""
+    path = store.root / "locked" / f"{files.digest_json(str(lock.resolve()))[:16]}.json"
+    row = {"lock": str(lock.resolve()), "keys": sorted(keys)}
+    if files.read_json(path) == row:
+        return
+    with writing(store.root):
+        files.make_folder(path.parent)
+        files.write_json(path, row)
 
 
 def unpin(store: Store, key: str) -> None:

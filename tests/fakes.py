@@ -26,6 +26,7 @@ from runner.stage import (
     Need,
     checks_nothing,
     never_stale,
+    pins_nothing,
     resolves_nothing,
     takes_little_room,
 )
@@ -73,6 +74,7 @@ class FakeStage:
     given: list[dict[str, Any]] = field(default_factory=list)
     count: Counter[str] = field(default_factory=Counter)
     resolve: Any = resolves_nothing
+    pins: Any = pins_nothing
     check: Any = checks_nothing
     stale: Any = never_stale
     room: Any = takes_little_room

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
@@ -175,7 +176,8 @@ def test_plan_prints_a_line_for_every_step(capsys):
     names = [step.step.name for step in run.prepare("quickstart", [])[0].steps]
     assert [line.split()[0] for line in lines[:-1]] == names
     assert lines[0] == "fetch.model  run     not done before"
-    assert lines[-1] == f"{len(names)} of {len(names)} steps to run"
+    total = f"{len(names)} of {len(names)} steps to run"
+    assert re.fullmatch(rf"{total}, with at least \d+\.\d kB of disk", lines[-1])
 
 
 def test_plan_for_programs_parses(capsys):
@@ -205,7 +207,7 @@ def test_options_and_overrides_may_come_in_any_order(words, capsys):
 
 def test_plan_says_what_run_then_does():
     assert runner("plan", "light").stdout == (
-        "fetch.data  run     not done before\n1 of 1 steps to run\n"
+        "fetch.data  run     not done before\n1 of 1 steps to run, with at least 3 B of disk\n"
     )
     first = runner("run", "light")
     assert first.returncode == 0, first.stderr

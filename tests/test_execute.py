@@ -610,3 +610,38 @@ def test_an_input_that_was_only_touched_is_no_change(store):
         step("second", borrower("second", fault=touch), {"text": "first"}),
     )
     assert set(carry_out(what, store).verdicts.values()) == {Verdict.RUN}
+
+
+# --- sources, side by side
+
+
+def test_sources_are_brought_side_by_side(store):
+    together = threading.Barrier(2, timeout=10)
+    bring = {"PARTS": True, "HOLDS": False, "fault": lambda context: together.wait()}
+    what = recipe(
+        step("fetch.a", source("a", **bring)),
+        step("fetch.b", source("b", **bring)),
+        step("use", gatherer("use"), {"texts": ("fetch.a", "fetch.b")}),
+    )
+    ran = carry_out(what, store)
+    assert words(store, ran.plan, "use") == ["a:8:1.0", "b:8:1.0", "use:8:1.0"]
+    assert [o.planned.step.name for o in ran.outcomes] == ["fetch.a", "fetch.b", "use"]
+    assert set(carry_out(what, store).verdicts.values()) == {REUSE}
+
+
+def test_where_one_source_fails_the_others_stop_and_keep_what_they_have(store):
+    begun = threading.Event()
+
+    def fail(context: Any) -> None:
+        assert begun.wait(10)
+        raise StepError("it is not there.")
+
+    slow = source("slow", PARTS=True, fault=lambda context: begun.set())
+    what = recipe(
+        step("fetch.bad", source("bad", PARTS=True, fault=fail)),
+        step("fetch.slow", slow, rounds=1000, pause=0.01),
+    )
+    with pytest.raises(StepError, match=r"^fetch\.bad: it is not there\.$"):
+        carry_out(what, store)
+    assert 0 < slow.count["round"] < 1000
+    assert plan(what, store).step("fetch.slow").verdict is RESUME

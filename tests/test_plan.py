@@ -141,7 +141,7 @@ def test_a_whole_number_for_a_figure_is_the_same_key(store: Store):
 
 
 def test_what_a_stage_resolves_is_in_the_key(store: Store):
-    pinned = source(resolve=lambda options: replace(options, rank=99))
+    pinned = source(resolve=lambda options, locked: replace(options, rank=99))
     found = plan(two_steps(pinned, rank=1), store).step("load")
     assert found.key == key(two_steps(rank=99), store)
     assert found.step.options.rank == 99

@@ -103,7 +103,7 @@ def test_a_token_in_a_wrong_override_is_not_shown(capsys):
 def test_a_failure_report_hides_them(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    def fail(*_):
+    def fail(*_, **__):
         raise ValueError(f"bad answer for {TOKEN}")
 
     monkeypatch.setattr("runner.run.prepare", fail)

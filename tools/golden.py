@@ -17,8 +17,10 @@ from runner.stages import STAGES
 
 ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "tests" / "golden.json"
-BORROWED = ("chat", "gguf", "products")
+BORROWED = ("chat", "convert", "products")
 """Modules of ours that stages work with: a stage's code is its own and theirs."""
+FETCHING = [f"sources/{name}.py" for name in ("local", "url", "wheel", "hub/choice")]
+"""Those that decide what is fetched; how it gets here changes nothing."""
 
 
 def golden() -> dict[str, Any]:
@@ -56,7 +58,9 @@ def _code(stage: str) -> list[str]:
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
     }
-    borrowed = [_parsed(ROOT / "runner" / f"{name}.py") for name in BORROWED if name in imported]
+    paths = [f"{name}.py" for name in BORROWED if name in imported]
+    paths += FETCHING if stage == "fetch" else []
+    borrowed = [_parsed(ROOT / "runner" / path) for path in paths]
     return [ast.unparse(each) for each in (tree, *borrowed)]
 
 

@@ -85,6 +85,7 @@ def plan_table(plan: Plan, room: int = 0) -> Iterator[str]:
     width = max(len(planned.step.name) for planned in plan.steps)
     for planned in plan.steps:
         yield f"{planned.step.name:<{width}}  {planned.verdict:<7} {planned.reason}"
+    yield from plan.notes
     work = len(plan.work)
     disk = f", with at least {human_bytes(room)} of disk" if room else ""
     yield f"{work} of {len(plan.steps)} steps to run{disk}" if work else "nothing to do"

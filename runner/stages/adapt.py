@@ -17,6 +17,7 @@ from runner.stage import (
     Room,
     checks_nothing,
     never_stale,
+    pins_nothing,
     resolves_nothing,
 )
 
@@ -62,6 +63,7 @@ class Options:
 
 
 resolve = resolves_nothing
+pins = pins_nothing
 check = checks_nothing
 stale = never_stale
 

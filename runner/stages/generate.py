@@ -15,7 +15,14 @@ from runner.files import digest_json
 from runner.options import Fault, option
 from runner.products import Model, Row
 from runner.recipe import Step
-from runner.stage import Context, Need, never_stale, resolves_nothing, takes_little_room
+from runner.stage import (
+    Context,
+    Need,
+    never_stale,
+    pins_nothing,
+    resolves_nothing,
+    takes_little_room,
+)
 
 NEEDS: Mapping[str, Need] = {"model": Need(kind="model"), "dataset": Need(kind="dataset")}
 GIVES = "text"
@@ -40,6 +47,7 @@ class Options:
 
 
 resolve = resolves_nothing
+pins = pins_nothing
 stale = never_stale
 room = takes_little_room
 save = products.save_rows

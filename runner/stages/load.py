@@ -10,7 +10,7 @@ from runner import files, hardware, products
 from runner.errors import StepError
 from runner.options import option
 from runner.products import Model
-from runner.stage import Context, Facts, Need, Room, checks_nothing, never_stale
+from runner.stage import Context, Facts, Need, Room, checks_nothing, never_stale, pins_nothing
 
 NEEDS: Mapping[str, Need] = {"files": Need(kind="files", part="model", restores=True)}
 GIVES = "model"
@@ -32,10 +32,11 @@ class Options:
 
 
 check = checks_nothing
+pins = pins_nothing
 stale = never_stale
 
 
-def resolve(options: Options) -> Options:
+def resolve(options: Options, locked: Facts) -> Options:
     """Decide `auto` by what the hardware computes."""
     if options.dtype != "auto":
         return options

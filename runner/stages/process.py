@@ -10,7 +10,16 @@ from runner import chat, products
 from runner.errors import StepError, did_you_mean, listing
 from runner.options import option
 from runner.products import Dataset, Files, Row
-from runner.stage import Context, Facts, Need, Room, checks_nothing, never_stale, resolves_nothing
+from runner.stage import (
+    Context,
+    Facts,
+    Need,
+    Room,
+    checks_nothing,
+    never_stale,
+    pins_nothing,
+    resolves_nothing,
+)
 
 NEEDS: Mapping[str, Need] = {
     "data": Need(kind="files", part="data"),
@@ -36,6 +45,7 @@ class Options:
 
 
 resolve = resolves_nothing
+pins = pins_nothing
 check = checks_nothing
 stale = never_stale
 save = products.save_dataset

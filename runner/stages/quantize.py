@@ -11,7 +11,7 @@ from runner.errors import StepError
 from runner.options import Fault, option
 from runner.products import Files, Model
 from runner.recipe import Step
-from runner.stage import Context, Facts, Need, Room, never_stale, resolves_nothing
+from runner.stage import Context, Facts, Need, Room, never_stale, pins_nothing, resolves_nothing
 
 NEEDS: Mapping[str, Need] = {"model": Need(kind="model", consumes=True)}
 GIVES = "model"
@@ -33,6 +33,7 @@ class Options:
 
 
 resolve = resolves_nothing
+pins = pins_nothing
 stale = never_stale
 save = products.save_files
 

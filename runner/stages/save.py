@@ -12,7 +12,7 @@ from runner.errors import StepError
 from runner.options import Fault, option
 from runner.products import Files, Model
 from runner.recipe import Step
-from runner.stage import Context, Facts, Need, Room, resolves_nothing
+from runner.stage import Context, Facts, Need, Room, pins_nothing, resolves_nothing
 
 NEEDS: Mapping[str, Need] = {"model": Need(kind="model")}
 GIVES = "files"
@@ -34,6 +34,7 @@ class Options:
 
 
 resolve = resolves_nothing
+pins = pins_nothing
 
 
 def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Fault]:

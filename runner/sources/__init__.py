@@ -1,0 +1,1 @@
+"""Where files come from: a Hub repository, a local path, a URL, a wheel."""
