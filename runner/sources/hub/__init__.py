@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from runner import files as on_disk
 from runner.errors import StepError
 from runner.files import human_bytes
 from runner.sources.hub import repo as hub_repo
@@ -126,9 +127,8 @@ def _fetch(missing: Sequence[File], cache: Cache, source: Source, context: Conte
 
 def _check_room(files: Collection[File], cache: Cache, source: Source) -> None:
     """Refuse a download that the disk cannot hold, before its first byte."""
-    partials = [(file, cache.partial(file)) for file in files]
-    begun = sum(min(file.size, path.stat().st_size) for file, path in partials if path.exists())
-    needed = sum(file.size for file in files) - begun
+    begun = {file: (on_disk.seen(cache.partial(file)) or (0,))[0] for file in files}
+    needed = sum(file.size - min(file.size, begun[file]) for file in files)
     free = shutil.disk_usage(cache.folder).free
     if needed > free:
         raise StepError(
