@@ -1,6 +1,6 @@
 """Who is making what: a lease saves two processes from doing the same work at the same time.
 
-A lease is one small file, made with O_EXCL, that names its owner and holds a counter which the
+A lease is one small file, whole from the start, that names its owner and holds a counter which the
 owner raises while it lives. On the same host and boot the owner is looked up by process id *and*
 start time; anywhere else it counts as dead when the counter has stood still for EXPIRY seconds of
 the watcher's own clock (no clock is compared with another). Nothing here is needed for a right
@@ -98,19 +98,40 @@ def _acquire(
 
 
 def _create(path: Path, token: str) -> int:
-    """Make the file and sign it; FileExistsError where there is one, StoreError on a full disk."""
+    """Make the file, signed from its first moment; FileExistsError where there is one.
+
+    It gets its name by a hard link, so that no kill can leave it without an owner; a file system
+    without links takes O_EXCL. StoreError where nothing can be written.
+    """
+    signed = path.with_name(f".{path.name}.{token}")
     try:
-        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+        fd = _write_anew(signed, token)
+        try:
+            os.link(signed, path)
+        except FileExistsError:
+            os.close(fd)
+            raise
+        except OSError:
+            os.close(fd)
+            fd = _write_anew(path, token)
+        finally:
+            signed.unlink(missing_ok=True)
+        return fd
     except FileExistsError:
         raise
     except OSError as error:
         raise StoreError(f"{path.parent}: cannot be written: {error.strerror}.") from error
+
+
+def _write_anew(path: Path, token: str) -> int:
+    """A new file, signed and open; none where it cannot be written whole."""
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
     try:
         os.write(fd, _signed(token).encode())
-    except OSError as error:
+    except OSError:
         os.close(fd)
         path.unlink(missing_ok=True)
-        raise StoreError(f"{path.parent}: cannot be written: {error.strerror}.") from error
+        raise
     return fd
 
 

@@ -201,7 +201,8 @@ def _marks_of_the_dead(store: Store) -> list[Path]:
     """What killed runs have left: said to be used by nobody alive, or half-written and old."""
     uses = (store.root / "uses").glob("*.json")
     dead = [path for path in uses if not is_held(path.with_suffix(".lease"))]
-    torn = [path for path in (store.root / "recent").glob("*/.*") if _is_old(path)]
+    places = [*(store.root / "recent").glob("*/.*"), *(store.root / "leases").glob(".*.*")]
+    torn = [path for path in places if _is_old(path)]
     return [*dead, *(path.with_suffix(".lease") for path in dead), *torn]
 
 

@@ -351,7 +351,7 @@ def _command_die_everywhere(root: str, begin: str, stride: str) -> None:
 
 def _store_calls() -> tuple[tuple[Any, str], ...]:
     names = (files, "sync"), (files, "write_json"), (files, "remove"), (files, "manifest")
-    return (*names, (os, "rename"), (os, "replace"), (os, "mkdir"), (os, "write"))
+    return (*names, (os, "rename"), (os, "replace"), (os, "mkdir"), (os, "write"), (os, "link"))
 
 
 def _in_child(where: Path, number: int) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """One process makes a thing, the others wait, and nobody waits for the dead."""
 
+import errno
 import json
+import os
 import signal
 import threading
 import time
@@ -215,3 +217,29 @@ def test_of_many_watchers_of_a_dead_owner_one_at_a_time_holds_the_lease(tmp_path
     assert sum("is gone" in text for said in told for text in said) >= 1
     assert max(sum("waiting" in text for text in said) for said in told) == 1
     assert [path.name for path in tmp_path.iterdir()] == [".breaking"]
+
+
+def test_a_lease_has_its_owner_from_its_first_moment(tmp_path: Path, monkeypatch):
+    """A kill between making the file and signing it would have everybody wait for nobody."""
+    seen = []
+
+    def link(source: Path, target: Path) -> None:
+        seen.append(json.loads(Path(source).read_text().split("\n", 1)[1])["pid"])
+        real(source, target)
+
+    real = os.link
+    monkeypatch.setattr(os, "link", link)
+    with lease(tmp_path / "key", print):
+        assert seen == [os.getpid()]
+        assert [path.name for path in tmp_path.iterdir()] == ["key"]
+
+
+def test_a_file_system_without_links_has_leases_too(tmp_path: Path, monkeypatch):
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with lease(tmp_path / "key", print):
+        assert is_held(tmp_path / "key")
+        assert [path.name for path in tmp_path.iterdir()] == ["key"]
+    assert list(tmp_path.iterdir()) == []
