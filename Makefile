@@ -2,7 +2,7 @@
 PYTHON ?= python
 TORCH ?= torch==2.13.0
 
-.PHONY: check test fast lint latest gpu bench torture readme golden
+.PHONY: check test fast lint latest test-s3 gpu bench torture readme golden
 
 check: test lint
 
@@ -25,6 +25,12 @@ latest:
 	.venv-latest/bin/python -m pip install -q '$(TORCH)'
 	.venv-latest/bin/python -m pip install -q --upgrade --upgrade-strategy eager '$(TORCH)' -e '.[test]'
 	.venv-latest/bin/python -m pytest -m "not real"
+
+# s3:// against moto's server, in an environment of its own.
+test-s3:
+	$(PYTHON) -m venv .venv-s3
+	.venv-s3/bin/python -m pip install -q s3fs==2026.9.0 'moto[server]==5.2.5' blake3 PyYAML pytest pytest-timeout
+	PYTHONPATH=. .venv-s3/bin/python -m pytest -W default tests/servers/s3_moto.py
 
 gpu:
 	$(PYTHON) -m pytest -m gpu -rA

@@ -237,3 +237,12 @@ def test_the_cache_says_which_recipes_use_what(place, repo):
     said = place.call("cache")
     assert f"{REPO}@{first[:12]}  no recipe of this store\n" in said
     assert f"to let it go: hf cache rm {first}" in said
+
+
+def test_a_file_is_fetched_by_an_hf_address(place):
+    place.write({"data": {"url": f"hf://{REPO}/config.json"}})
+    place.call("lock", "mine.yaml")
+    place.call("run", "mine.yaml", "--locked")
+    products = next(place.folder.glob("runs/mine/*/products"))
+    config = json.loads((products / "fetch.data" / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForCausalLM"]
