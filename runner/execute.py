@@ -2,17 +2,23 @@
 
 import errno
 import gc
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
+from pathlib import Path
+from shutil import copytree
 from threading import Lock
 from typing import Any
 
 from runner import room, upkeep
 from runner.errors import StepError, Stopped
+from runner.files import digest_json
 from runner.plan import Plan, Planned, Verdict, needed, versions
 from runner.secrets import masked
 from runner.stage import Context
@@ -247,7 +253,9 @@ class _Execution:
         )
         borrowed_before = len(self.lent)
         try:
-            product = step.stage.run(step.options, Inputs(self, planned), context)
+            with ExitStack() as used:
+                context.keep_part = partial(self._part, planned, used)
+                product = step.stage.run(step.options, Inputs(self, planned), context)
         except StepError as error:
             error.step = error.step or step.name
             raise
@@ -306,6 +314,44 @@ class _Execution:
             torch: Any = sys.modules.get("torch")
             if torch is not None and torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+    def _part(
+        self,
+        planned: Planned,
+        used: ExitStack,
+        name: str,
+        options: Mapping[str, Any],
+        roles: Collection[str],
+        make: Callable[[Path], None],
+    ) -> Path:
+        """Find or make a part of a step's work; it stays for as long as `used` is open."""
+        recipe, step = self.plan.recipe.name, f"{planned.step.name}.{name}"
+        inputs = {role: planned.parts["inputs"][role] for role in roles}
+        parts = {**planned.parts, "part": name, "options": dict(options), "inputs": inputs}
+        key, begun = digest_json(parts)[:32], time.monotonic()
+        used.enter_context(upkeep.using(self.store, [key]))
+
+        def on_wait(text: str) -> None:
+            self.tell(Noted(planned.step.name, f"{name}: {text}"))
+
+        with self.store.lease(key, on_wait, self._stop_if_asked):
+            entry = self.store.entry(key)
+            if entry is None or entry.damage():
+                draft = self.store.draft(key)
+                make(draft.work)
+                seconds = round(time.monotonic() - begun, 3)
+                facts: dict[str, Any] = {
+                    "recipe": recipe,
+                    "step": step,
+                    "parts": parts,
+                    "facts": {},
+                }
+                facts |= {"seconds": seconds, "versions": versions()}
+                link = partial(copytree, draft.work, copy_function=os.link, dirs_exist_ok=True)
+                replaces = str(entry.record["id"]) if entry else None
+                entry = self.store.commit(draft, link, facts, replaces)
+        self.store.remember(recipe, step, key, parts)
+        return entry.product
 
     def _drop_files(self, after: Planned) -> None:
         """Let go of large results that the recipe does not keep and nothing needs any more."""

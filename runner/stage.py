@@ -1,6 +1,6 @@
 """What a stage is (the contract that every module in runner/stages/ keeps) and what it is given."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -70,6 +70,27 @@ class Context:
     metrics: Callable[[Mapping[str, Any]], None] = lambda row: None
     """One row of figures over time, kept in the run's folder."""
     stop_signal: Callable[[], str | None] = lambda: None
+    keep_part: Callable[..., Path] | None = None
+
+    def part(
+        self,
+        name: str,
+        options: Mapping[str, Any],
+        roles: Collection[str],
+        make: Callable[[Path], None],
+    ) -> Path:
+        """A part of the step's work that is kept under a key of its own.
+
+        The key is made of these options and the inputs in these roles, so that the part outlives
+        a change of the other ones. `make(folder)` fills a folder that outlives a crash; the result
+        is the folder with the finished files.
+        """
+        if self.keep_part is not None:
+            return self.keep_part(name, options, roles, make)
+        folder = self.draft / name
+        folder.mkdir(parents=True, exist_ok=True)
+        make(folder)
+        return folder
 
     def should_stop(self) -> bool:
         """Whether a signal has asked for a checkpoint and the end of the run."""

@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from fakes import (
 )
 
 from runner import lease as leases
+from runner import upkeep
 from runner.errors import StepError, Stopped, StoreError
 from runner.execute import Finished, Measured, Progressed, Started, execute
 from runner.plan import Verdict, plan
@@ -645,3 +647,81 @@ def test_where_one_source_fails_the_others_stop_and_keep_what_they_have(store):
         carry_out(what, store)
     assert 0 < slow.count["round"] < 1000
     assert plan(what, store).step("fetch.slow").verdict is RESUME
+
+
+# --- parts of a step's work
+
+
+class WithPart(FakeStage):
+    """A stage that reads its input once, whatever its rank is."""
+
+    def run(self, options: Any, inputs: Mapping[str, Any], context: Any) -> Words:
+        def make(folder: Path) -> None:
+            self.count["part"] += 1
+            for number in range(self.count["kept"], 3):
+                (folder / f"{number}.txt").write_text(f"{number}")
+                self.count["kept"] += 1
+                self.fault(context)
+            (folder / "all.txt").write_text(" ".join(inputs["text"].words))
+
+        self.folder = context.part("read", {"rate": options.rate}, ["text"], make)
+        return Words([*(self.folder / "all.txt").read_text().split(), str(options.rank)])
+
+
+def with_part(use: WithPart, **options: Any) -> Recipe:
+    return recipe(step("first", source("first")), step("use", use, {"text": "first"}, **options))
+
+
+@pytest.fixture
+def use() -> WithPart:
+    return WithPart("use", {"text": Need(kind="text")})
+
+
+def test_a_part_is_kept_for_other_options_and_made_for_its_own(use, store):
+    carry_out(with_part(use), store)
+    ran = carry_out(with_part(use, rank=9), store)
+    assert use.count["part"] == 1
+    assert words(store, ran.plan, "use") == ["first:8:1.0", "9"]
+    carry_out(with_part(use, rank=9, rate=2.0), store)
+    assert use.count["part"] == 2
+    assert not upkeep.garbage(store, 3, drafts=True).entries
+
+
+def test_a_part_that_was_broken_off_goes_on_from_what_is_there(use, store):
+    def stop(context: Any) -> None:
+        raise Stopped("SIGTERM")
+
+    use.fault = stop
+    with pytest.raises(Stopped):
+        carry_out(with_part(use), store)
+    use.fault = lambda context: None
+    carry_out(with_part(use), store)
+    assert use.count["kept"] == 3
+    assert sorted(path.name for path in use.folder.iterdir()) == [
+        *("0.txt", "1.txt", "2.txt"),
+        "all.txt",
+    ]
+
+
+def test_a_damaged_part_is_made_again(use, store):
+    carry_out(with_part(use), store)
+    spoil(use.folder / "all.txt", "flip")
+    ran = carry_out(with_part(use, rank=9), store)
+    assert use.count["part"] == 2
+    assert words(store, ran.plan, "use") == ["first:8:1.0", "9"]
+
+
+def test_no_collection_takes_a_part_that_is_in_use(use, store):
+    def collect(context: Any) -> None:
+        upkeep.delete(store, upkeep.garbage(store, 0, drafts=True))
+
+    real = use.run
+
+    def run(options: Any, inputs: Any, context: Any) -> Words:
+        product = real(options, inputs, context)
+        collect(context)
+        assert (use.folder / "all.txt").exists()
+        return product
+
+    use.run = run
+    carry_out(with_part(use), store)

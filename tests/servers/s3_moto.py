@@ -1,4 +1,4 @@
-"""A file behind s3://, from moto's server through s3fs: `make test-s3`, in an environment of its own.
+"""A file behind s3://, from moto's server through s3fs, in an environment of its own.
 
 Checked: the digest that `runner lock` would find, a download taken up in the middle, and what is
 said of a file or a bucket that is not there.
