@@ -11,6 +11,8 @@ from typing import Any
 from runner import files
 
 Row = dict[str, Any]
+BATCH = 1000
+"""Rows of a dataset that are written together."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +77,20 @@ def restore_files(folder: Path, inputs: Mapping[str, Any]) -> Files:
 
 
 def save_dataset(product: Dataset, folder: Path) -> None:
-    """Write each split as one Arrow stream, without what would differ between two writers."""
+    """Write each split as one Arrow stream, without what would differ between two writers.
+
+    Batches have a size of their own, however the rows came, and one at a time is in memory.
+    """
     import pyarrow as pa
 
     for name in ("train", "held_out"):
-        table = getattr(product, name).with_format("arrow")[:]
-        table = table.replace_schema_metadata(None).combine_chunks()
+        rows = getattr(product, name).with_format("arrow")
+        schema = rows.features.arrow_schema.remove_metadata()
         path = str(folder / f"{name}.arrow")
-        with pa.OSFile(path, "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
+        with pa.OSFile(path, "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+            for begin in range(0, len(rows), BATCH):
+                batch = rows[begin : begin + BATCH].replace_schema_metadata(None)
+                writer.write_table(batch.combine_chunks())
 
 
 def restore_dataset(folder: Path, inputs: Mapping[str, Any]) -> Dataset:
