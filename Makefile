@@ -32,6 +32,17 @@ test-s3:
 	.venv-s3/bin/python -m pip install -q s3fs==2026.9.0 'moto[server]==5.2.5' blake3 PyYAML pytest pytest-timeout
 	PYTHONPATH=. .venv-s3/bin/python -m pytest -W default tests/servers/s3_moto.py
 
+# Through a mirror that is not ours, in a virtual environment with its own huggingface_hub.
+OLAH = 0.5.4
+
+.venv-olah/$(OLAH):
+	$(PYTHON) -m venv --clear .venv-olah
+	.venv-olah/bin/python -m pip install -q olah==$(OLAH)
+	touch $@
+
+test-olah: .venv-olah/$(OLAH)
+	$(PYTHON) -m pytest tests/servers/olah_mirror.py
+
 gpu:
 	$(PYTHON) -m pytest -m gpu -rA
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import costs
+import fetching
 
 from runner import __version__, hardware
 from runner.files import human_bytes
@@ -37,7 +38,7 @@ def main() -> None:
                 _command("run", "quickstart"), place, env
             ),
         }
-    text = _page(whole, record, rows) + _store_page()
+    text = _page(whole, record, rows) + _store_page() + fetching.page()
     TARGET.write_text(text, encoding="utf-8")
     print(TARGET.read_text(encoding="utf-8"))
 

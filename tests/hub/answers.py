@@ -238,7 +238,7 @@ API: list[Address] = [
     ("GET", "/api/whoami-v2", whoami),
     ("GET", REPO, info),
     ("GET", rf"{REPO}/revision{AT}", info),
-    ("GET", rf"{REPO}/tree{AT}(?:/(?P<path>.+))?", tree),
+    ("GET", rf"{REPO}/tree{AT}(?:/(?P<path>.*))?", tree),
     ("POST", rf"{REPO}/paths-info{AT}", paths_info),
     ("GET", rf"{REPO}/refs", refs),
     ("GET", rf"{REPO}/commits{AT}", commits),

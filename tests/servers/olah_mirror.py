@@ -1,10 +1,10 @@
 """Fetching through a caching mirror that is not ours: olah, before the double. `make test-olah`.
 
-What olah 0.5.4 does, as these tests and the double's log show it: it asks the Hub for the commit and
-the listing much as a client would (the listing's address ends in a slash), and for a large file in
-blocks of 64 MiB, which it keeps and serves with ranges (206). It passes a token on, and hands back
-the refusal of a gated repository with its code. Without its Hub it answers 504 for files that it
-has, unless it was started with `offline = true`, as here.
+What olah 0.5.4 does, as these tests and the double's log show it: it asks the Hub for the commit
+and the listing much as a client would (the listing's address ends in a slash), and for a large file
+in blocks of 64 MiB, which it keeps and serves with ranges (206). It passes a token on, and hands
+back the refusal of a gated repository with its code. Without its Hub it answers 504 for files that
+it has, unless it was started with `offline = true`, as here.
 """
 
 import hashlib
