@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import __version__
+from runner import __version__, network
 from runner.errors import (
     EXIT_OUR_FAULT,
     Problem,
@@ -61,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problem = Problem("", f'runner has no command "{words[0]}".', guess, "See: runner --help")
         print(mask(str(problem)), file=sys.stderr)
         return 2
+    if network.is_forbidden():  # by RUNNER_OFFLINE: libraries are told too
+        network.forbid()
     try:
         return command(words[1:])
     except RunnerError as error:
@@ -96,7 +98,7 @@ def _run(words: Sequence[str]) -> int:
 
 def _prepared(parser: "ArgumentParser", words: Sequence[str]) -> "tuple[Namespace, Plan, Store]":
     """Parse the words of `run` or `plan`, and plan."""
-    from runner import bundle, network, run
+    from runner import bundle, run
 
     parser.add_argument("--locked", action="store_true", help="only as the lock file says")
     parser.add_argument("--offline", action="store_true", help="use no network at all")

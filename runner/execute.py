@@ -6,14 +6,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from shutil import copytree
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any
 
 from runner import room, upkeep
@@ -149,8 +148,12 @@ class _Execution:
             except BaseException as error:
                 failed.append(error)
 
-        with ThreadPoolExecutor(len(group)) as threads:
-            list(threads.map(settle, group))
+        threads = [Thread(target=settle, args=(planned,), daemon=True) for planned in group]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(0.1)  # a second Ctrl-C comes through here
         self.stop_signal = asked_to_stop
         if failed:
             raise failed[0]
@@ -198,7 +201,7 @@ class _Execution:
         """Read a product back, every byte checked; a damaged one is made again first."""
         step = planned.step
         entry = self.store.entry(planned.key)
-        fault = entry.damage() if entry else "it is gone"
+        fault = (entry.damage() or self._staleness(step.name, entry)) if entry else "it is gone"
         if entry is None or fault:
             self.tell(Noted(step.name, f"the kept result is damaged ({fault}): made again"))
             reason = f"the kept result was damaged: {fault}"
@@ -291,11 +294,17 @@ class _Execution:
         asked = needed([*self.plan.steps[:number], planned], begin=number)
         for name in asked & {*self.read}:
             entry, seen = self.read[name]
-            if entry.seen() != seen and (fault := entry.damage()):
+            fault = entry.damage() if entry.seen() != seen else self._staleness(name, entry)
+            if fault:
                 self.store.drop_draft(planned.key)
                 error = StepError(f"its input {name} changed while it ran: {fault}. Run again.")
                 error.step = planned.step.name
                 raise error
+
+    def _staleness(self, name: str, entry: Entry) -> str | None:
+        """What is wrong with what a result keeps outside the store."""
+        step = self.plan.step(name).step
+        return step.stage.stale(step.options, entry.product, entry.record["facts"])
 
     def _let_go(self, after: Planned) -> None:
         """Drop the products that no later step will ask for."""

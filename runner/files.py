@@ -5,6 +5,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -172,9 +173,11 @@ def human_bytes(count: float) -> str:
 
 def size_below(path: Path) -> int:
     """Bytes of a file, or of all files below a folder."""
-    if path.is_file():
-        return path.stat().st_size
-    return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+    total = 0
+    for each in (path, *path.rglob("*")):
+        with suppress(*ABSENT):  # of another process, and just gone
+            total += each.stat().st_size if each.is_file() else 0
+    return total
 
 
 def total_size(files: Mapping[str, Mapping[str, Any]]) -> int:

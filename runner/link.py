@@ -14,6 +14,7 @@ from runner.secrets import texts_with_secrets
 from runner.stage import Need, Stage
 
 NAME = re.compile(r"\w[\w-]*", re.ASCII)
+UNFIT = re.compile(r"[^\w-]+", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,8 @@ class _Linking:
             raise RecipeError(self.problems)
         top = self._anchored(top, ())
         kept = top.store if isinstance(top.store, Kept) else Kept(path=top.store)
-        resolved = plain(top) | {"name": top.name or self.path.stem, "steps": listed}
+        name = top.name or UNFIT.sub("-", self.path.stem)
+        resolved = plain(top) | {"name": name, "steps": listed}
         for step in self.steps:
             parent, _, part = step.name.partition(".")
             written_out = _as_mapping(step)
@@ -157,7 +159,8 @@ class _Linking:
     def _check_secrets(self) -> None:
         """A recipe is recorded, shared and kept in git, so no secret may stand in it."""
         for where in texts_with_secrets(self.values):
-            fact = f"{'.'.join(where)} holds a token or a password, and recipes are recorded."
+            what = ".".join(where) or "the recipe"
+            fact = f"{what} holds a token or a password, and recipes are recorded."
             guess = "Give it by the environment (HF_TOKEN), or by: hf auth login"
             self._report([Fault(where, fact, guess)])
 

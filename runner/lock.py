@@ -41,10 +41,10 @@ def read(recipe: Path) -> Lock | None:
     path = path_of(recipe)
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        sources = {str(step): dict(row) for step, row in found["sources"].items()}
+        sources = {str(step): _texts(row) for step, row in found["sources"].items()}
         if found["schema"] != SCHEMA:
             raise ValueError(f"its schema is {found['schema']}")
-        return Lock(path, sources, dict(found["libraries"]))
+        return Lock(path, sources, _texts(found["libraries"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
@@ -144,6 +144,13 @@ def check_names(names: Collection[str], recipe: Recipe) -> set[str]:
     return {there[name] for name in names}
 
 
+def _texts(row: Any) -> dict[str, str]:
+    """A mapping of text to text, as a lock file holds them; ValueError where it is another."""
+    if not all(isinstance(each, str) for pair in row.items() for each in pair):
+        raise ValueError("it holds something else than text")
+    return dict(row)
+
+
 def _near(name: str, valid: list[str]) -> str:
     return did_you_mean(name, valid) or f"The sources are: {listing(valid)}."
 
@@ -160,6 +167,5 @@ def _as_written(row: Row, path: Path) -> dict[str, Any]:
 
 def _fits(asked: Row, row: Row) -> bool:
     """Whether a row speaks of what is asked for now, and is pinned."""
-    return all(row.get(name) == value for name, value in asked.items() if value is not None) and (
-        None not in row.values()
-    )
+    same = all(row.get(name) == value for name, value in asked.items() if value is not None)
+    return same and all(row.get(name) is not None for name in asked)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -58,6 +59,7 @@ class Plan:
     recipe: Recipe
     steps: tuple[Planned, ...]
     notes: tuple[str, ...] = ()
+    lock: Path | None = None
 
     def step(self, name: str) -> Planned:
         """The planned step of that name."""
@@ -147,13 +149,13 @@ def _decide(
         reason = "asked for by --fresh"
     elif isinstance(found, str):
         reason = f"the kept result is damaged: {found}"
-    elif found and (gone := step.stage.stale(step.options, found.product)):
+    elif found and (gone := step.stage.stale(step.options, found.product, found.record["facts"])):
         reason = gone
     elif found:
         verdict, reason = _reuse(found, recipe)
     elif store.has_draft(key):
         verdict, reason = Verdict.RESUME, "begun before and not finished"
-    elif remains := store.remains(key):
+    elif (remains := store.remains(key)) and not recipe.keeps(step.name):
         verdict, reason = _reuse(remains, recipe)
         reason += "; its files were dropped (store.keep)"
         return Planned(step, key, parts, verdict, reason, dropped=verdict is Verdict.REUSE)

@@ -11,6 +11,8 @@ from typing import Any
 from runner import files
 
 Row = dict[str, Any]
+FILES = "files"
+"""The folder of a fetch step's product that holds files, and not a reference to them."""
 BATCH = 1000
 """Rows of a dataset that are written together."""
 

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from runner import upkeep
 from runner.errors import Problem, StoreError
 from runner.files import human_bytes
-from runner.plan import Plan, Planned, Verdict
+from runner.plan import Plan, Planned, Verdict, needed
 from runner.stage import Facts, Room
 from runner.store import Store
 
@@ -36,24 +37,34 @@ def rooms(plan: Plan, store: Store, begin: int = 0) -> Iterator[tuple[Planned, R
 
 def peak(plan: Plan, store: Store) -> int:
     """The most bytes that the store will grow by, as far as they can be known."""
-    grown, most = 0, 0
-    for _, room in rooms(plan, store):
-        most = max(most, grown + room.kept + room.work)
-        grown += room.kept
-    return most
+    return max((size for _, _, size in _growth(plan, store, 0)), default=0)
 
 
 def shortages(plan: Plan, store: Store, begin: int = 0) -> list[Problem]:
     """Every step from number `begin` on that cannot have the room it takes, with the figures."""
-    problems, grown = [], 0
-    for planned, room in rooms(plan, store, begin):
-        name = planned.step.name
+    problems = []
+    for name, room, size in _growth(plan, store, begin):
         if room.kept or room.work:
-            problems += _shortage(name, store.root, grown + room.kept + room.work)
+            problems += _shortage(name, store.root, size)
         if room.outside:
             problems += _shortage(name, *room.outside)
-        grown += room.kept
     return problems
+
+
+def _growth(plan: Plan, store: Store, begin: int) -> Iterator[tuple[str, Room, int]]:
+    """Each step, the room it takes, and by how much the store has grown at its peak.
+
+    What the recipe does not keep is counted for as long as a step to come needs it.
+    """
+    kept: dict[str, int] = {}
+    for number, (planned, room) in enumerate(rooms(plan, store, begin)):
+        name = planned.step.name
+        yield name, room, sum(kept.values()) + room.kept + room.work
+        kept[name] = room.kept
+        wanted = needed(plan.steps, begin=number + 1)
+        for each, size in [*kept.items()]:
+            if size >= upkeep.LARGE and each not in wanted and not plan.recipe.keeps(each):
+                del kept[each]
 
 
 def check(plan: Plan, store: Store, begin: int = 0) -> None:

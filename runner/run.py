@@ -62,17 +62,17 @@ def prepare(
     """
     recipe = compose(name, overrides, known())
     store, lock = store_of(recipe), locks.read(recipe.path)
-    if bundle:
-        bundles.take(bundle, store)
-    planned = plan(recipe, store, _fresh_steps(recipe, fresh), locks.locked(lock))
+    steps, rows = _fresh_steps(recipe, fresh), locks.locked(lock)
+    planned = plan(recipe, store, steps, rows)
+    if bundle and bundles.take(bundle, planned, store):
+        planned = plan(recipe, store, steps, rows)
     moved = tuple(locks.drift(lock, locks.rows(planned.recipe))) if lock else ()
     if locked and (moved or not lock):
         raise RecipeError(_unlocked(name, locks.path_of(recipe.path), moved))
     if lock:
-        upkeep.keep_for_lock(store, lock.path, [each.key for each in planned.steps])
         moved = (*moved, *(f"libraries: {each}" for each in locks.library_drift(lock)))
     notes = tuple(f"not as in the lock file: {each}" for each in moved)
-    return replace(planned, notes=notes), store
+    return replace(planned, notes=notes, lock=lock.path if lock else None), store
 
 
 def _unlocked(name: str, path: Path, moved: Sequence[str]) -> list[Problem]:
@@ -126,7 +126,7 @@ class RunFolder:
                 self._say(f"{step}: {text}" if step else text)
             case Measured(step, row):
                 with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
-                    file.write(json.dumps({"of": step, **row}) + "\n")
+                    file.write(json.dumps(masked({"of": step, **row})) + "\n")
             case Finished(outcome):
                 self._keep(outcome)
             case Dropped(step, size):
@@ -186,6 +186,8 @@ class RunFolder:
 def carry_out(planned: Plan, store: Store, screen: Tell, root: Path) -> list[Outcome]:
     """Run a plan and leave its folder under `root`."""
     room.check(planned, store)
+    if planned.lock:
+        upkeep.keep_for_lock(store, planned.lock, [each.key for each in planned.steps])
     folder = RunFolder(planned, root)
 
     def tell(event: Event) -> None:

@@ -34,7 +34,7 @@ def masked(value: Any) -> Any:
     if isinstance(value, str):
         return mask(value)
     if isinstance(value, Mapping):
-        return {name: masked(each) for name, each in value.items()}
+        return {masked(name): masked(each) for name, each in value.items()}
     return [masked(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
@@ -42,6 +42,7 @@ def texts_with_secrets(value: Any, where: tuple[str, ...] = ()) -> Iterator[tupl
     """Where in nested values a text stands that holds a secret."""
     if isinstance(value, Mapping):
         for name, each in value.items():
+            yield from texts_with_secrets(str(name), where)
             yield from texts_with_secrets(each, (*where, str(name)))
     elif isinstance(value, list):
         for number, each in enumerate(value):
@@ -53,7 +54,7 @@ def texts_with_secrets(value: Any, where: tuple[str, ...] = ()) -> Iterator[tupl
 @cache
 def known() -> tuple[str, ...]:
     """The secrets that this process was given by its environment or by `hf auth login`."""
-    found = {value for name, value in os.environ.items() if NAMES.search(name.upper())}
+    found = {value.strip() for name, value in os.environ.items() if NAMES.search(name.upper())}
     home = os.environ.get("HF_HOME", "~/.cache/huggingface")
     for path in (os.environ.get("HF_TOKEN_PATH", f"{home}/token"), f"{home}/stored_tokens"):
         found.update(_words(Path(path).expanduser()))

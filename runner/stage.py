@@ -133,8 +133,11 @@ class Stage(Protocol):
     def check(self, options: Any, inputs: Mapping[str, "tuple[Step, ...]"]) -> list[Fault]:
         """What can be known to be wrong before any work; `inputs` are the steps in each role."""
 
-    def stale(self, options: Any, folder: Path) -> str | None:
-        """Why a finished product no longer counts: what it put outside the store is gone."""
+    def stale(self, options: Any, folder: Path, facts: Facts) -> str | None:
+        """Why a finished product no longer counts: what it put outside the store is gone.
+
+        `facts` are those of its record.
+        """
 
     def room(self, options: Any, inputs: Mapping[str, Facts]) -> Room:
         """The disk that it will take; `inputs` says of each role what is known of it by now."""
@@ -177,6 +180,6 @@ def takes_little_room(options: Any, inputs: Mapping[str, Facts]) -> Room:
     return Room()
 
 
-def never_stale(options: Any, folder: Path) -> str | None:
+def never_stale(options: Any, folder: Path, facts: Facts) -> str | None:
     """`stale` of a stage that puts nothing outside the store."""
     return None

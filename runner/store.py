@@ -31,6 +31,8 @@ from runner.errors import StoreError, reading, writing
 from runner.lease import is_held, lease, lives_beside, signature
 
 RECORD_SCHEMA = 1
+RECORDED = ("id", "key", "digest", "files", "facts", "recipe", "step")
+"""What every record says, whoever wrote it."""
 RECENT_KEYS = 8
 
 
@@ -67,7 +69,7 @@ class Entry:
         expected = self.record["files"]
         for path in self.product.rglob("*"):
             name = path.relative_to(self.product).as_posix()
-            if not path.is_dir() and name not in expected:
+            if path.is_symlink() or (not path.is_dir() and name not in expected):
                 return f"{name} is not one of its files"
         return files.damage(self.product, expected, bytes_too=True)
 
@@ -266,7 +268,7 @@ def _record(folder: Path) -> dict[str, Any] | None:
     record = files.read_json(folder / "record.json")
     if not isinstance(record, dict) or record.pop("seal", None) != files.digest_json(record):
         return None
-    return record
+    return record if {*RECORDED} <= {*record} else None
 
 
 def _is_without_checkpoints(draft: Path) -> bool:

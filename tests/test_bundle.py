@@ -109,7 +109,7 @@ def test_a_damaged_bundle_is_refused(there):
     weights.chmod(0o644)
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     said = call(there, "run", "--bundle", "carried", code=1)
-    assert said.startswith("the bundle is damaged: ")
+    assert said.startswith("fetch.model: the bundle is damaged: ")
     assert "model.safetensors has other bytes" in said
 
 

@@ -155,7 +155,7 @@ try:
     print(json.dumps({
         "commit": options.commit,
         "folder": str(fetch.restore(folder / "kept", {}).folder),
-        "stale": fetch.stale(options, folder / "kept"),
+        "stale": fetch.stale(options, folder / "kept", {}),
     }))
 except StepError as error:
     print(json.dumps({"error": str(error)}))

@@ -224,7 +224,7 @@ def test_what_is_fetched_is_found_by_huggingface_hub(served, cache, tmp_path):
     assert Path(found) == folder
     huggingface_hub.snapshot_download("acme/tiny")
     assert len(served.asked("GET /cdn/")) == 1
-    info = huggingface_hub.scan_cache_dir()
+    info = huggingface_hub.scan_cache_dir(cache)
     assert not info.warnings
     assert [repo.nb_files for repo in info.repos] == [4]
 

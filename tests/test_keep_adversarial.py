@@ -38,15 +38,13 @@ def key(what: Recipe, store: Store, name: str) -> str:
 # --- what is dropped, and what comes back
 
 
-@pytest.mark.xfail(strict=True, reason="a dropped result counts as done")
 def test_a_result_that_another_recipe_dropped_is_made_where_it_is_asked_for(store):
     carry_out(chain("results"), store)
     short = recipe(*chain("all").steps[:2], keep="results", name="short")
     ran = carry_out(short, store)
-    assert words(store, ran.plan, "b") == ["source:8:1.0", "b:8:1.0"]
+    assert words(store, ran.plan, "b") == ["a:8:1.0", "b:8:1.0"]
 
 
-@pytest.mark.xfail(strict=True, reason="a dropped result counts as done")
 def test_a_step_that_has_become_the_last_has_its_files(store):
     carry_out(chain("results"), store)
     shortened = replace(chain("results"), steps=chain("results").steps[:-1])
@@ -54,7 +52,6 @@ def test_a_step_that_has_become_the_last_has_its_files(store):
     assert kept(store, shortened) >= {"d"}
 
 
-@pytest.mark.xfail(strict=True, reason="a dropped result counts as done")
 def test_a_step_that_is_kept_from_now_on_has_its_files(store):
     carry_out(chain("results"), store)
     carry_out(chain(("c",)), store)
@@ -131,11 +128,12 @@ def test_two_recipes_that_share_a_store_end_with_the_results_of_both(store):
     assert set(carry_out(one, store).verdicts.values()) == {Verdict.REUSE}
 
 
-@pytest.mark.xfail(strict=True, reason="only files in the store are looked at")
 def test_an_input_outside_the_store_that_changes_under_a_step_counts_for_nothing(store):
     """What a source left outside the store is spoilt while the second step reads it."""
     spoilt: list[str] = []
-    outside = source("first", HOLDS=False, stale=lambda options, folder: (spoilt or [None])[0])
+    outside = source(
+        "first", HOLDS=False, stale=lambda options, folder, facts: (spoilt or [None])[0]
+    )
     second = borrower("second", fault=lambda context: spoilt.append("it has other bytes"))
     what = recipe(step("first", outside), step("second", second, {"text": "first"}))
     with pytest.raises(StepError, match="changed while it ran"):
@@ -158,7 +156,6 @@ def large(keep: str) -> Recipe:
     )
 
 
-@pytest.mark.xfail(strict=True, reason="what is dropped on the way is added up")
 def test_room_that_dropped_results_leave_is_reckoned_with(store, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 0, 250))
     with pytest.raises(StoreError, match=r"^c: needs 300 B"):
@@ -170,7 +167,6 @@ def test_room_that_dropped_results_leave_is_reckoned_with(store, monkeypatch):
 # --- side by side
 
 
-@pytest.mark.xfail(strict=True, reason="a FileNotFoundError ends the run, as our own fault")
 def test_a_draft_may_go_while_its_size_is_asked_for(store, monkeypatch):
     """A source asks for the room of all while those beside it end and tidy up."""
     draft, real = store.draft("k" * 32), Path.is_file
@@ -270,9 +266,7 @@ except KeyboardInterrupt:
     "count",
     [
         1,
-        pytest.param(
-            2, marks=pytest.mark.xfail(strict=True, reason="the threads are waited for first")
-        ),
+        pytest.param(2),
     ],
 )
 def test_a_second_ctrl_c_stops_at_once_however_many_sources_run(count, tmp_path):

@@ -174,7 +174,7 @@ def test_a_url_needs_a_digest_and_lock_finds_it(place, repo):
     assert place.rows()["fetch.data"]["url"] == address
     place.call("run", "mine.yaml", "--locked")
     products = next(place.folder.glob("runs/mine/*/products"))
-    assert (products / "fetch.data" / "config.json").exists()
+    assert (products / "fetch.data" / "files" / "config.json").exists()
     repo.commit({"config.json": b"{}"})
     assert "sha256" in place.call("lock", "mine.yaml", "--check", code=1)
 
@@ -244,5 +244,5 @@ def test_a_file_is_fetched_by_an_hf_address(place):
     place.call("lock", "mine.yaml")
     place.call("run", "mine.yaml", "--locked")
     products = next(place.folder.glob("runs/mine/*/products"))
-    config = json.loads((products / "fetch.data" / "config.json").read_text())
+    config = json.loads((products / "fetch.data" / "files" / "config.json").read_text())
     assert config["architectures"] == ["LlamaForCausalLM"]

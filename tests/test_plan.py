@@ -219,7 +219,7 @@ def test_a_stale_result_is_made_again_for_its_reason(store: Store):
     carry_out(two_steps(), store)
     seen = []
 
-    def stale(options: Any, folder: Path) -> str:
+    def stale(options: Any, folder: Path, facts: Any) -> str:
         seen.append((folder / "words.txt").is_file())
         return "the file it wrote is gone"
 

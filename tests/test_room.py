@@ -98,5 +98,6 @@ def test_what_goes_outside_the_store_is_looked_for_there(store, monkeypatch, tmp
 def test_dropped_results_have_left_their_size(store, monkeypatch):
     monkeypatch.setattr(upkeep, "LARGE", 0)
     carry_out(replace(trial(), keep="results"), store)
-    rooms = [found for _, found in room.rooms(plan(trial(), store), store)]
+    again = plan(replace(trial(), keep="results"), store)
+    rooms = [found for _, found in room.rooms(again, store)]
     assert rooms == [Room(), Room()]

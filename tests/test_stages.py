@@ -450,9 +450,9 @@ def test_a_saved_folder_that_is_gone_or_changed_no_longer_counts(loaded, tmp_pat
     made = save.run(options, {"model": loaded}, context(tmp_path / "c"))
     (tmp_path / "kept").mkdir()
     save.save(made, tmp_path / "kept")
-    assert save.stale(options, tmp_path / "kept") is None
+    assert save.stale(options, tmp_path / "kept", {}) is None
     (options.to / "config.json").unlink()
-    assert "config.json is missing" in str(save.stale(options, tmp_path / "kept"))
+    assert "config.json is missing" in str(save.stale(options, tmp_path / "kept", {}))
 
 
 def test_nothing_of_this_machine_is_in_what_is_saved(adapted, tmp_path):

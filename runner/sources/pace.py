@@ -1,4 +1,11 @@
-"""How fast bytes come and how long it will take, as a run shows it."""
+"""How fast bytes come and how long it will take; and pauses that a signal ends."""
+
+import time
+
+from runner.stage import Context
+
+TICK = 0.1
+"""Seconds between two looks at whether to stop."""
 
 
 def pace(left: int, rate: float) -> dict[str, str]:
@@ -7,3 +14,12 @@ def pace(left: int, rate: float) -> dict[str, str]:
         return {}
     seconds = round(left / rate)
     return {"MB_per_second": f"{rate / 1e6:.1f}", "left": f"{seconds // 60}:{seconds % 60:02}"}
+
+
+def rest(context: Context, seconds: float) -> None:
+    """Wait, unless a signal asks to stop."""
+    end = time.monotonic() + seconds
+    context.stop_here()
+    while (left := end - time.monotonic()) > 0:
+        context.stop_here()
+        time.sleep(min(left, TICK))

@@ -9,15 +9,27 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from io import BytesIO
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import (
+    HTTPDefaultErrorHandler,
+    HTTPErrorProcessor,
+    HTTPHandler,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    ProxyHandler,
+    Request,
+    UnknownHandler,
+)
 
 from runner import files, network
+from runner.checkpoint import Checkpoints
 from runner.errors import RunnerError, StepError
 from runner.secrets import mask
-from runner.sources.pace import pace
+from runner.sources.pace import pace, rest
 from runner.stage import Context
 
 CHUNK = 1 << 20
@@ -25,6 +37,7 @@ TRIES = 5
 """Tries in a row without one more byte."""
 TIMEOUT = 30.0
 """Seconds without an answer."""
+LONGEST_NAME = 255
 PAUSE, LONGEST = 0.4, 60.0
 """Seconds before the second try, twice as long before every further one; and the longest."""
 
@@ -50,11 +63,9 @@ def download(url: str, sha256: str, target: Path, context: Context) -> None:
 def sha256_of(url: str) -> str:
     """The sha256 of what is there now; every byte is read."""
     network.needed_for(mask(url))
-    hasher = hashlib.sha256()
-    with _plain_errors(url), _opened(url, 0)[0] as source:
-        while chunk := source.read(CHUNK):
-            hasher.update(chunk)
-    return hasher.hexdigest()
+    with TemporaryDirectory() as folder, _plain_errors(url):
+        context = Context(Path(folder), Checkpoints(Path(folder), lambda _: None))
+        return _bring(url, Path(folder) / "part", context)
 
 
 def _bring(url: str, part: Path, context: Context) -> str:
@@ -69,7 +80,7 @@ def _bring(url: str, part: Path, context: Context) -> str:
             size = grown
             if failures >= TRIES or not _may_pass(error):
                 raise
-            time.sleep(_pause(error, failures))
+            rest(context, _pause(error, failures))
 
 
 def _pause(error: Exception, failures: int) -> float:
@@ -119,7 +130,7 @@ def _opened(url: str, begin: int) -> tuple[Any, int, int]:
 def _opened_by_http(url: str, begin: int) -> tuple[Any, int, int]:
     headers = {"Range": f"bytes={begin}-"} if begin else {}
     try:
-        answer = urlopen(Request(url, headers=headers), timeout=TIMEOUT)  # noqa: S310  http(s) only
+        answer = _opener().open(Request(url, headers=headers), timeout=TIMEOUT)  # noqa: S310
     except HTTPError as error:
         error.close()
         if error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -127,6 +138,22 @@ def _opened_by_http(url: str, begin: int) -> tuple[Any, int, int]:
         return BytesIO(), begin, begin  # all of it is there
     begin = begin if answer.status == HTTPStatus.PARTIAL_CONTENT else 0
     return answer, begin, begin + int(answer.headers.get("Content-Length") or 0)
+
+
+def _opener() -> OpenerDirector:
+    """What opens http and https, redirected or not, and nothing else."""
+    opener = OpenerDirector()
+    for handler in (
+        ProxyHandler,
+        HTTPHandler,
+        HTTPSHandler,
+        HTTPDefaultErrorHandler,
+        HTTPRedirectHandler,
+        HTTPErrorProcessor,
+        UnknownHandler,
+    ):
+        opener.add_handler(handler())
+    return opener
 
 
 def _sha256(part: Path) -> tuple[Any, int]:
@@ -175,4 +202,5 @@ def _plain_errors(url: str) -> Iterator[None]:
 def _name(url: str) -> str:
     """What the file is called."""
     name = PurePosixPath(unquote(urlsplit(url).path)).name
-    return name if name not in ("", "..") else "file"
+    fits = name.isprintable() and len(name.encode()) <= LONGEST_NAME
+    return name if fits and name not in ("", ".", "..") else "file"

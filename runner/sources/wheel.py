@@ -58,7 +58,7 @@ def _chosen(wheel: zipfile.ZipFile, members: Sequence[str]) -> list[zipfile.ZipI
     chosen = [
         member
         for member in wheel.infolist()
-        if any(fnmatch(member.filename, pattern) for pattern in members)
+        if not member.is_dir() and any(fnmatch(member.filename, pattern) for pattern in members)
     ]
     if not chosen:
         raise StepError(f"{name} has no file that fits {list(members)}.")
@@ -66,6 +66,10 @@ def _chosen(wheel: zipfile.ZipFile, members: Sequence[str]) -> list[zipfile.ZipI
         path = PurePosixPath(member.filename)
         if path.is_absolute() or ".." in path.parts or "\\" in member.filename:
             raise StepError(f'{name} holds "{member.filename}", a name that leads out of it.')
+    names = [PurePosixPath(member.filename).name for member in chosen]
+    if twice := sorted({each for each in names if names.count(each) > 1}):
+        fact = f"{name} has several files named {', '.join(twice)} that fit {list(members)}."
+        raise StepError(fact, "Name one of them with its folder in members.")
     return chosen
 
 

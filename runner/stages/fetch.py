@@ -9,7 +9,7 @@ from typing import Any, Literal
 from runner import convert, files, products
 from runner.errors import StepError
 from runner.options import Fault, option
-from runner.products import Files
+from runner.products import FILES, Files
 from runner.recipe import Step
 from runner.sources import hub, local, url, wheel
 from runner.sources.hub import reference as hub_reference
@@ -134,29 +134,29 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:
 
 
 def save(product: Files, folder: Path) -> None:
-    """Keep the files; of files in the Hub cache, only what they are."""
+    """Keep the files in a folder of their own; of files in the Hub cache, only what they are."""
     if product.reference:
         files.write_json(folder / REFERENCE, product.reference)
     else:
-        products.save_files(product, folder)
+        products.save_files(product, folder / FILES)
 
 
 def restore(folder: Path, inputs: Mapping[str, Any]) -> Files:
     """The files where they lie; of a Hub repository, those that were asked for."""
+    if not (folder / REFERENCE).exists():
+        return Files(folder / FILES)
     reference = files.read_json(folder / REFERENCE)
-    if not reference:
-        return Files(folder)
     return Files(hub_reference.view(reference, folder.with_name("view")), reference)
 
 
-def stale(options: Options, folder: Path) -> str | None:
-    """Files in the Hub cache may have been deleted or changed there."""
+def stale(options: Options, folder: Path, facts: Facts) -> str | None:
+    """Files in the Hub cache may be gone or changed; a wheel may be another than is locked."""
+    was = facts.get("sha256")
+    if options.wheel and options.sha256 and was not in (None, options.sha256):
+        return f"it is of a wheel with sha256 {was}, and {options.sha256} is asked for"
     if not (folder / REFERENCE).exists():
         return None
-    try:
-        return hub_reference.damage(files.read_json(folder / REFERENCE))
-    except (KeyError, TypeError, AttributeError):
-        return "what was fetched cannot be read"
+    return hub_reference.damage(files.read_json(folder / REFERENCE))
 
 
 def _kind(options: Options) -> Kind:

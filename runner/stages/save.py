@@ -82,7 +82,7 @@ def restore(folder: Path, inputs: Mapping[str, Any]) -> Files:
     return Files(Path(files.read_json(folder / REFERENCE)["to"]))
 
 
-def stale(options: Options, folder: Path) -> str | None:
+def stale(options: Options, folder: Path, facts: Facts) -> str | None:
     """The target may have been deleted or written over."""
     try:
         expected = dict(files.read_json(folder / REFERENCE)["files"])

@@ -16,7 +16,8 @@ from runner.sources.hub.choice import names, wanted
 from runner.sources.hub.errors import AGAIN, TRIES, explained, insist, is_offline, refusals, status
 from runner.sources.hub.repo import COMMIT, File, Source
 from runner.sources.hub.transfer import Transfer
-from runner.sources.hub.workers import Workers, rest
+from runner.sources.hub.workers import Workers
+from runner.sources.pace import rest
 from runner.stage import Context
 
 __all__ = ["Source", "bring", "pin", "wanted"]
@@ -30,6 +31,7 @@ def pin(source: Source) -> Source:
     if commit is not None:
         return dataclasses.replace(source, commit=commit)
     with explained(source):
+        hub_repo.check_name(source)
         known = Cache.of(source).commit_of(source.revision)
 
         def ask() -> str:
@@ -47,6 +49,7 @@ def bring(source: Source, context: Context) -> Path:
     """The folder with every wanted file of the commit, each with the bytes the repository lists."""
     source = pin(source)
     with explained(source):
+        hub_repo.check_name(source)
         cache = Cache.of(source)
         stock = Stock(source, cache, context)
         files, trouble = _listed(source, cache, stock, context)

@@ -34,9 +34,8 @@ class Cache:
     def of(cls, source: Source) -> "Cache":
         """Where the repository is cached, or would be."""
         from huggingface_hub import constants
-        from huggingface_hub.file_download import repo_folder_name
 
-        name = repo_folder_name(repo_id=source.repo, repo_type=source.type)
+        name = "--".join([f"{source.type}s", *source.repo.split("/")])
         return cls(Path(constants.HF_HUB_CACHE).expanduser().absolute(), name)
 
     @property

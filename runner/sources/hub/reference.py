@@ -1,6 +1,7 @@
 """What an entry keeps of files that stay in the user's Hub cache, and how they are found again."""
 
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -13,11 +14,12 @@ from runner import files
 from runner.errors import StepError
 from runner.sources.hub.cache import Cache, is_right
 from runner.sources.hub.choice import wanted
-from runner.sources.hub.repo import File, Source
+from runner.sources.hub.repo import COMMIT, File, Source, checked
 from runner.store import Store
 from runner.upkeep import entries
 
 NAME = "hub.json"
+NAME_OF = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 
 def reference(source: Source) -> dict[str, Any]:
@@ -56,7 +58,10 @@ def view(referred: Mapping[str, Any], folder: Path) -> Path:
 
 def damage(referred: Mapping[str, Any]) -> str | None:
     """The first file that is not there, or has other bytes than the repository lists."""
-    snapshot = _snapshot(referred)
+    try:
+        snapshot = _snapshot(referred)
+    except StepError as error:
+        return str(error)
     for name, facts in referred["files"].items():
         path = snapshot / name
         if not path.is_file():
@@ -89,7 +94,7 @@ def cached() -> list[Cached]:
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        found = scan_cache_dir()
+        found = scan_cache_dir(cache_folder())
     except CacheNotFound:
         return []
     rows = [
@@ -104,13 +109,27 @@ def uses(store: Store) -> dict[str, set[str]]:
     """For each commit, the recipes whose kept results refer to it."""
     found: dict[str, set[str]] = {}
     for entry in entries(store):
-        if referred := files.read_json(entry.product / NAME):
+        referred = files.read_json(entry.product / NAME)
+        if referred is not None and damage(referred) is None:
             found.setdefault(referred["commit"], set()).add(str(entry.record["recipe"]))
     return found
 
 
 def _snapshot(referred: Mapping[str, Any]) -> Path:
-    if referred.get("type") not in ("model", "dataset"):
+    """The commit's folder in the Hub cache; StepError where a reference is not one of ours."""
+    try:
+        repo, kind, commit = (str(referred[name]) for name in ("repo", "type", "commit"))
+        listed = [
+            File(str(n), int(f["size"]), str(f["digest"])) for n, f in referred["files"].items()
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise StepError("what was fetched from the Hub cannot be read.") from None
+    if (
+        kind not in ("model", "dataset")
+        or not COMMIT.fullmatch(commit)
+        or not NAME_OF.fullmatch(repo)
+    ):
         raise StepError("what was fetched from the Hub cannot be read.")
-    source = Source(repo=referred["repo"], type=referred["type"], commit=referred["commit"])
-    return Cache.of(source).snapshot(source.commit)
+    source = Source(repo=repo, type="model" if kind == "model" else "dataset", commit=commit)
+    checked(listed, source)
+    return Cache.of(source).snapshot(commit)

@@ -60,6 +60,13 @@ def address() -> str:
     return re.sub("//[^/@]*@", "//", constants.ENDPOINT)
 
 
+def check_name(source: Source) -> None:
+    """huggingface_hub's HFValidationError where the repository's name is none."""
+    from huggingface_hub.utils import validate_repo_id
+
+    validate_repo_id(source.repo)
+
+
 def commit_of(source: Source) -> str:
     """Ask the Hub which commit the revision stands for now."""
     with _readable(source):

@@ -24,14 +24,6 @@ class Halted(Exception):  # noqa: N818  not a failure: another thread ended the 
     """The work is to end here; what was done so far is kept."""
 
 
-def rest(context: Context, seconds: float) -> None:
-    """Wait, unless a signal asks to stop."""
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        context.stop_here()
-        time.sleep(min(left, TICK))
-
-
 class Workers:
     """Threads at work. They only count, note and ask; the context is for the thread that waits."""
 
