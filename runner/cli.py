@@ -31,6 +31,7 @@ usage: runner COMMAND ...
   plan RECIPE [OVERRIDE ...]   say what run would do, and why
   show RECIPE [OVERRIDE ...]   the composed recipe
   show STAGE                   a stage's options, defaults and what they mean
+  show RECIPE STEP --rows N    what became of the data: figures, and rows with what is trained
   lock RECIPE                  pin what it fetches, in a file beside it; --check, --update
   bundle RECIPE --to FOLDER    all that it fetches, for a machine without network
   why RECIPE STEP              all that differs from the last time a step was done
@@ -147,8 +148,13 @@ def _show(words: Sequence[str]) -> int:
     from runner.options import documented
     from runner.stages import known
 
-    parser = _parser("show", "Show a composed recipe, or a stage's options.")
+    parser = _parser("show", "Show a composed recipe, a stage's options, or rows of a dataset.")
+    parser.add_argument(
+        "--rows", type=int, metavar="N", help="RECIPE STEP --rows N: what became of the data"
+    )
     given = parser.parse_intermixed_args(words)
+    if given.rows is not None:
+        return _show_rows(given.recipe, given.overrides, given.rows)
     stages = known()
     stage = stages.get(given.recipe)
     if stage is None:
@@ -164,6 +170,33 @@ def _show(words: Sequence[str]) -> int:
     print(f"  needs {', '.join(needs) or 'nothing'}; gives {stage.GIVES}\n")
     for name, kind, default, text in documented(stage.Options):
         print(f"  {name}: {kind} = {default}\n      {text}")
+    return 0
+
+
+def _show_rows(name: str, words: Sequence[str], count: int) -> int:
+    """The audit and the first rows of a step that gave a dataset."""
+    from runner import products, run
+    from runner.report import rows
+
+    step, overrides = (words[0], words[1:]) if words else ("process", [])
+    planned, store = run.prepare(name, overrides)
+    found = next((p for p in planned.steps if p.step.name == step), None)
+    if found is None or found.step.stage.GIVES != "dataset":
+        names = [p.step.name for p in planned.steps if p.step.stage.GIVES == "dataset"]
+        fact = f'{name} has no step "{step}" that gives a dataset.'
+        raise RecipeError([Problem("", fact, f"These do: {listing(names)}.")])
+    entry = store.entry(found.key)
+    if entry is None:
+        command = f"runner run {name}"
+        raise RecipeError([Problem("", f"{step} has not been done yet.", command=command)])
+    source = planned.step(found.step.inputs["tokenizer"][0])
+    given = store.entry(source.key)
+    if given is None:
+        raise RecipeError([Problem("", f"the result of {source.step.name} is gone.")])
+    tokenizer = products.open_tokenizer(source.step.stage.restore(given.product, {}).folder)
+    dataset = found.step.stage.restore(entry.product, {})
+    print("\n".join(rows.figures(entry.record["facts"])))
+    print("\n".join(rows.rows(dataset, tokenizer, count, color=sys.stdout.isatty())))
     return 0
 
 

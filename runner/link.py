@@ -286,7 +286,13 @@ class _Linking:
         changed: dict[str, Any] = {}
         for f in fields(options):
             value = getattr(options, f.name)
-            if is_dataclass(value):
+            if beside := f.metadata.get("beside"):
+                folder = self.written.find((*where, f.name)).folder
+                changed[f.name] = tuple(
+                    each | {beside: str(folder / str(each[beside]))} if beside in each else each
+                    for each in value
+                )
+            elif is_dataclass(value):
                 changed[f.name] = self._anchored(value, (*where, f.name))
             elif isinstance(value, Path):
                 origin = self.written.find((*where, f.name))

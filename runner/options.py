@@ -21,12 +21,14 @@ def option(
     at_least: float | None = None,
     at_most: float | None = None,
     from_cwd: bool = False,
+    beside: str = "",
 ) -> Any:
     """A field of an Options dataclass.
 
     `keyed=False` marks what does not change the result (a worker count, a path whose content is
     digested elsewhere) and so stays out of the key. A `Path` is relative to the file that it is
-    written in, or to the working directory with `from_cwd` (for what a run writes).
+    written in, or to the working directory with `from_cwd` (for what a run writes). `beside` names
+    such a path in each of a list of mappings.
     """
     facts = {
         "help": help,
@@ -34,6 +36,7 @@ def option(
         "at_least": at_least,
         "at_most": at_most,
         "from_cwd": from_cwd,
+        "beside": beside,
     }
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=facts)
@@ -79,6 +82,8 @@ def convert(hint: Any, value: Any, where: Where) -> tuple[Any, list[Fault]]:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
         return _convert_union(args, value, where)
+    if hint is Any:
+        return value, []
     if origin is Literal:
         return (value, []) if value in args else _wrong(where, value, args)
     if origin is tuple and isinstance(value, list):

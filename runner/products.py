@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from runner import files
+from runner.errors import StepError
 
 Row = dict[str, Any]
 FILES = "files"
 """The folder of a fetch step's product that holds files, and not a reference to them."""
+TEMPLATE = "chat_template.jinja"
 BATCH = 1000
 """Rows of a dataset that are written together."""
 
@@ -35,14 +37,23 @@ class Files:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows with `messages` (a list of role and content), `input_ids` and `labels`.
+    """Rows with `input_ids` and `labels`; those held out with the `example` (JSON) that they were.
 
     Labels are the input ids where the token is trained and -100 elsewhere. The rows held out are
-    never among those trained on.
+    never among those trained on. Packed rows have `position_ids` that restart with each row inside.
+    `template` is the chat template that was used, where it is not the tokenizer's own.
     """
 
     train: Any
     held_out: Any
+    template: str | None = None
+
+    def conversations(self) -> list[dict[str, Any]]:
+        """The examples held out, each with its `messages`; StepError where they are no chats."""
+        found = [json.loads(text) for text in self.held_out["example"]]
+        if not all("messages" in example for example in found):
+            raise StepError("the rows held out are no conversations, so nothing can be asked.")
+        return found
 
 
 @dataclass(frozen=True)
@@ -93,15 +104,19 @@ def save_dataset(product: Dataset, folder: Path) -> None:
             for begin in range(0, len(rows), BATCH):
                 batch = rows[begin : begin + BATCH].replace_schema_metadata(None)
                 writer.write_table(batch.combine_chunks())
+    if product.template is not None:
+        (folder / TEMPLATE).write_text(product.template, encoding="utf-8")
 
 
 def restore_dataset(folder: Path, inputs: Mapping[str, Any]) -> Dataset:
     """Map the splits into memory."""
     import datasets
 
+    template = folder / TEMPLATE
     return Dataset(
         train=datasets.Dataset.from_file(str(folder / "train.arrow")),
         held_out=datasets.Dataset.from_file(str(folder / "held_out.arrow")),
+        template=template.read_text(encoding="utf-8") if template.exists() else None,
     )
 
 
@@ -159,7 +174,16 @@ def open_tokenizer(folder: Path) -> Any:
 
 def untouched(tokenizer: Any) -> Any:
     """The tokenizer as it was opened: using one leaves padding settings in what it would save."""
-    return open_tokenizer(Path(tokenizer.name_or_path))
+    opened = open_tokenizer(Path(tokenizer.name_or_path))
+    opened.chat_template = tokenizer.chat_template
+    return opened
+
+
+def with_template(model: Model, template: str | None) -> Model:
+    """The model, whose tokenizer from now on renders conversations by this chat template."""
+    if template is not None:
+        model.tokenizer.chat_template = template
+    return model
 
 
 def write_model(model: Any, tokenizer: Any, folder: Path) -> None:

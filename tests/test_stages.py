@@ -11,6 +11,7 @@ from tiny import make_data
 
 from runner import chat, files, products
 from runner.checkpoint import Checkpoints
+from runner.data.mask import Encoder
 from runner.errors import StepError, Stopped
 from runner.products import Files, Model
 from runner.stage import Context
@@ -81,9 +82,10 @@ def adapted(loaded: Model, dataset: products.Dataset, tmp_path: Path) -> Model:
 
 def test_what_is_trained_is_the_answer_and_its_stop_token(dataset, model_files):
     tokenizer = products.open_tokenizer(model_files.folder)
-    for row in list(dataset.train) + list(dataset.held_out):
+    for row, example in zip(dataset.held_out, dataset.conversations(), strict=True):
         trained = [token for token in row["labels"] if token != chat.IGNORED]
-        assert tokenizer.decode(trained) == row["messages"][-1]["content"] + "<|im_end|>"
+        assert tokenizer.decode(trained) == example["messages"][-1]["content"] + "<|im_end|>"
+    for row in list(dataset.train) + list(dataset.held_out):
         assert all(
             label in (chat.IGNORED, token)
             for label, token in zip(row["labels"], row["input_ids"], strict=True)
@@ -99,19 +101,19 @@ def test_every_answer_of_a_longer_conversation_is_trained(model_files):
         {"role": "user", "content": "two"},
         {"role": "assistant", "content": "dos"},
     ]
-    ids, labels = chat.encode(tokenizer, messages)
-    trained = tokenizer.decode([token for token in labels if token != chat.IGNORED])
+    encoded = Encoder(tokenizer).encode({"messages": messages})
+    trained = tokenizer.decode([token for token in encoded.labels if token != chat.IGNORED])
     assert trained == "uno<|im_end|>dos<|im_end|>"
-    assert tokenizer.decode(ids) == chat.render(tokenizer, messages, for_answer=False)
+    assert tokenizer.decode(encoded.input_ids) == chat.render(tokenizer, messages, for_answer=False)
 
 
 def test_rows_held_out_are_never_trained_on(dataset):
-    def questions(rows):
-        return {row["messages"][0]["content"] for row in rows}
+    def tokens(rows):
+        return {tuple(row["input_ids"]) for row in rows}
 
     assert len(dataset.held_out) == 8
     assert len(dataset.train) == 32
-    assert not questions(dataset.train) & questions(dataset.held_out)
+    assert not tokens(dataset.train) & tokens(dataset.held_out)
 
 
 @pytest.mark.parametrize(
@@ -119,14 +121,17 @@ def test_rows_held_out_are_never_trained_on(dataset):
     [
         ("", "the data has no rows"),
         ('{"messages": [\n', "rows.jsonl:1: is not valid JSON"),
-        ('{"mesages": []}\n', 'rows.jsonl:1: has no column "messages". Did you mean "mesages"?'),
-        ('{"messages": [{"role": "user", "content": "a"}]}\n', "must be the assistant's"),
-        ('{"messages": [{"role": "bot", "content": "a"}]}\n', '"bot" is no role'),
-        ('{"messages": [{"role": "user", "content": null}]}\n', "a text as its content"),
+        (
+            '{"mesages": []}\n',
+            'rows.jsonl:1: no shape has the columns mesages. Did you mean "messages"?',
+        ),
+        ('{"messages": [{"role": "user", "content": "a"}]}\n', "has no message of the assistant"),
+        ('{"messages": [{"role": "bot", "content": "a"}]}\n', 'the role "bot", which is none'),
+        ('{"messages": [{"role": "user", "content": null}]}\n', "messages[0] has no content"),
         (
             '{"messages": [{"role": "user", "content": "a"}, '
             '{"role": "assistant", "content": "b"}]}\n' * 2,
-            "1 questions stand both",
+            "1 rows stand both",
         ),
         (
             '{"messages": [{"role": "user", "content": "a"}, '
@@ -148,7 +153,7 @@ def test_a_row_that_is_too_long_is_refused_with_the_option_to_allow_it(
     model_files, data_files, tmp_path
 ):
     inputs = {"data": data_files, "tokenizer": model_files}
-    with pytest.raises(StepError, match=r"Allow it: process\.max_length=\d+"):
+    with pytest.raises(StepError, match=r"it has \d+ tokens, and 5 are allowed"):
         process.run(process.Options(held_out=8, max_length=5), inputs, context(tmp_path))
 
 
@@ -169,7 +174,7 @@ def test_a_template_that_hides_the_answer_is_refused(tiny_model, data_files, tmp
         "{% endfor %}"
     )
     inputs = {"data": data_files, "tokenizer": Files(folder)}
-    with pytest.raises(StepError, match="train no token"):
+    with pytest.raises(StepError, match="the chat template leaves out messages"):
         process.run(process.Options(held_out=8), inputs, context(tmp_path))
 
 
@@ -337,7 +342,7 @@ def test_answers_end_at_the_stop_token_or_the_length(loaded, dataset, tmp_path):
     options = generate.Options(max_new_tokens=5, batch_size=3)
     rows = generate.run(options, {"model": loaded, "dataset": dataset}, context(tmp_path))
     assert [row["prompt"] for row in rows] == [
-        row["messages"][0]["content"] for row in dataset.held_out
+        row["messages"][0]["content"] for row in dataset.conversations()
     ]
     assert len({row["id"] for row in rows}) == len(rows) == 8
     for row in rows:

@@ -3,13 +3,15 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from runner import chat, files, hardware
+from runner import chat, files, hardware, products
+from runner.data import pack
 from runner.errors import StepError
 from runner.options import option
-from runner.products import Model
+from runner.products import Dataset, Model
 from runner.stage import (
     Context,
     Facts,
@@ -26,7 +28,7 @@ NEEDS: Mapping[str, Need] = {
     "dataset": Need(kind="dataset"),
 }
 GIVES = "model"
-VERSION = 1
+VERSION = 2
 PARTS = False
 HOLDS = True
 
@@ -79,9 +81,10 @@ def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Model:
     """Train from the newest checkpoint, or from the start."""
     from peft import LoraConfig, get_peft_model
-    from transformers import DataCollatorForSeq2Seq, Trainer, set_seed
+    from transformers import Trainer, set_seed
 
-    dataset, source = inputs["dataset"], inputs["model"]
+    dataset: Dataset = inputs["dataset"]
+    source = products.with_template(inputs["model"], dataset.template)
     use_cache = source.model.config.use_cache
     set_seed(options.seed)
     targets = options.target_modules
@@ -103,10 +106,9 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Model:
     trainer = Trainer(
         model=model,
         args=_arguments(options, context.draft / "trainer"),
-        train_dataset=dataset.train.select_columns(["input_ids", "labels"]),
-        data_collator=DataCollatorForSeq2Seq(
-            source.tokenizer, label_pad_token_id=chat.IGNORED, pad_to_multiple_of=8
-        ),
+        train_dataset=dataset.train.select_columns(_columns(dataset, model)),
+        data_collator=_collator(dataset, source.tokenizer),
+        processing_class=source.tokenizer if _is_packed(dataset) else None,
         callbacks=[_callback(context)],
     )
     trainer.train(resume_from_checkpoint=str(found[1]) if found else None)
@@ -121,9 +123,37 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Model:
     return Model(model.eval(), source.tokenizer)
 
 
+def _is_packed(dataset: Dataset) -> bool:
+    return "position_ids" in dataset.train.column_names
+
+
+def _columns(dataset: Dataset, model: Any) -> list[str]:
+    """What of the rows is trained on; StepError where this cannot be done rightly."""
+    if "weights" in dataset.train.column_names:
+        raise StepError("messages weigh differently, and adapt knows only weights of 0 and 1.")
+    if not _is_packed(dataset):
+        return ["input_ids", "labels"]
+    if pack.crosses(model):
+        raise StepError(
+            "this model lets packed rows see one another.", "Leave them apart: process.pack=false"
+        )
+    return ["input_ids", "labels", "position_ids"]
+
+
+def _collator(dataset: Dataset, tokenizer: Any) -> Any:
+    """What makes a batch of rows, padded to one length."""
+    from transformers import DataCollatorForSeq2Seq
+
+    if _is_packed(dataset):
+        return partial(pack.collate, pad=tokenizer.pad_token_id, multiple_of=8)
+    return DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=chat.IGNORED, pad_to_multiple_of=8)
+
+
 def save(product: Model, folder: Path) -> None:
     """Write the adapter alone, the same bytes on every machine and in every store."""
     product.model.save_pretrained(folder)
+    template = product.tokenizer.chat_template
+    (folder / products.TEMPLATE).write_text(template or "", encoding="utf-8")
     (folder / "README.md").unlink(missing_ok=True)  # peft's model card names local paths
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -137,6 +167,8 @@ def restore(folder: Path, inputs: Mapping[str, Any]) -> Model:
     from peft import PeftModel
 
     base = inputs["model"]
+    template = (folder / products.TEMPLATE).read_text(encoding="utf-8")
+    products.with_template(base, template or None)
     model = PeftModel.from_pretrained(base.model, folder, low_cpu_mem_usage=False)
     return Model(model.eval(), base.tokenizer)
 

@@ -13,7 +13,7 @@ from runner import chat, products
 from runner.errors import StepError
 from runner.files import digest_json
 from runner.options import Fault, option
-from runner.products import Model, Row
+from runner.products import Dataset, Model, Row
 from runner.recipe import Step
 from runner.stage import (
     Context,
@@ -65,12 +65,13 @@ def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Faul
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> list[Row]:
     """Answer in batches, going on after the rows that a killed run has kept."""
-    rows = list(inputs["dataset"].held_out)[: options.rows]
+    dataset: Dataset = inputs["dataset"]
+    rows = dataset.conversations()[: options.rows]
     if not rows:
         raise StepError("there is nothing to answer: no rows are held out.")
     kept = context.draft / "rows.jsonl"
     answers = _kept(kept, options.batch_size)
-    model: Model = inputs["model"]
+    model = products.with_template(inputs["model"], dataset.template)
     tokens, begun = 0, time.monotonic()
     for start in range(len(answers), len(rows), options.batch_size):
         batch = _answers(model, rows[start : start + options.batch_size], options, start)

@@ -1,182 +1,198 @@
-"""Turn rows of conversations into tokens, with a mask that trains what the assistant says."""
+"""Turn rows of any common shape into tokens, with a mask that trains exactly what was meant."""
 
-import json
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from runner import chat, products
-from runner.errors import StepError, did_you_mean, listing
-from runner.options import option
-from runner.products import Dataset, Files, Row
-from runner.stage import (
-    Context,
-    Facts,
-    Need,
-    Room,
-    checks_nothing,
-    never_stale,
-    pins_nothing,
-    resolves_nothing,
-)
+from runner import files, hardware, products
+from runner.data import audit, encode, rows, tables
+from runner.data.clean import Filters
+from runner.data.filters import Filter, Leak, build_filters, keyed_filters
+from runner.errors import StepError
+from runner.options import Fault, option, plain
+from runner.products import Dataset
+from runner.recipe import Step
+from runner.stage import Context, Facts, Need, Room, never_stale, pins_nothing
 
 NEEDS: Mapping[str, Need] = {
     "data": Need(kind="files", part="data"),
     "tokenizer": Need(kind="files", part="model"),
 }
 GIVES = "dataset"
-VERSION = 1
+VERSION = 2
 PARTS = False
 HOLDS = False
 
-ROLES = ("system", "user", "assistant", "tool")
-REPORT_EVERY = 200
+Shape = Literal[
+    "auto",
+    "messages",
+    "sharegpt",
+    "alpaca",
+    "prompt_completion",
+    "question_answer",
+    "text",
+    "tokens",
+    "preference",
+]
+READING = ("shape", "columns", "split", "first", "on_bad_row", "rules", "seed")
+"""The options that decide the rows; the others only decide their tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How rows become tokens."""
+    """Which rows there are, and how they become tokens."""
 
-    messages: str = option("messages", "The column with the conversation: role and content")
+    shape: Shape = option("auto", "What the columns mean; auto tells by them, and says it")
+    columns: dict[str, str] = option({}, "The shape's columns by yours, `question: frage`")
+    split: str | None = option(None, "The split; train where left out, or the only one")
+    first: int | None = option(None, "Only the first rows", at_least=1)
+    on_bad_row: Literal["error", "skip"] = option(
+        "error", "A row that cannot be read or trained: refused, or left out and counted"
+    )
+    filters: tuple[dict[str, Any], ...] = option(
+        (), "What rows must be like, and how they are cleaned, in order", keyed=False, beside="path"
+    )
+    rules: tuple[dict[str, Any], ...] | None = option(
+        None, "The filters with the digests of your own functions, found where left out"
+    )
+    template: Path | None = option(
+        None, "A chat template to use and save instead of the tokenizer's", keyed=False
+    )
+    template_digest: str | None = option(None, "blake3 of that file, found where left out")
+    train_on: Literal["assistant", "last", "completion", "all"] = option(
+        "assistant", "All answers, the last one (completion is the same), or every token"
+    )
     held_out: int = option(64, "Rows kept from training, to score with", at_least=0)
-    max_length: int = option(1024, "Rows with more tokens than this are refused", at_least=1)
+    max_length: int = option(1024, "The most tokens of a row, or of a pack", at_least=1)
+    on_long: Literal["error", "truncate", "drop"] = option("error", "What to do with longer rows")
+    pack: bool = option(False, "Several rows in one sequence; none sees another")
+    audit: Literal["error", "warn"] = option("error", "What to do where the audit finds a fault")
+    max_truncated: float = option(0.2, "The share of rows that may be truncated", at_least=0)
     seed: int = option(0, "Decides which rows are held out", at_least=0)
+    workers: int | None = option(
+        None, "Processes that tokenize; the cores where left out", keyed=False, at_least=1
+    )
 
 
-resolve = resolves_nothing
 pins = pins_nothing
-check = checks_nothing
 stale = never_stale
 save = products.save_dataset
 restore = products.restore_dataset
 
 
+def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Fault]:
+    """The filters must be ones that there are."""
+    return build_filters(options.filters, Path())[1]
+
+
+def resolve(options: Options, locked: Facts) -> Options:
+    """Find what the template and the user's functions say now."""
+    digest = files.digest(options.template) if options.template else None
+    rules = tuple(keyed_filters(build_filters(options.filters, Path())[0]))
+    return dataclasses.replace(options, template_digest=digest, rules=rules)
+
+
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
     """At least the text itself."""
-    return Room(kept=inputs["data"].get("bytes", 0))
+    return Room(kept=inputs["data"].get("bytes", 0) if options.first is None else 0)
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Dataset:
-    """Read, check, split and tokenize the rows."""
-    import datasets
+    """Read and clean the rows (a part of its own), split them, make tokens, audit, pack."""
+    filters = build_filters(options.filters, Path())[0]
+    folder = _rows(options, filters, inputs["data"].folder, context)
+    about = files.read_json(folder / rows.ABOUT)
+    held_out = _held_out(about["kept"], options)
+    leaking, leaks = _leaking(folder, held_out, filters, options)
+    encoding = _encoding(options, inputs["tokenizer"].folder)
+    jobs = _jobs(folder, encoding, context.draft / "tokens", leaking)
+    workers = options.workers or hardware.cores()
+    figures = audit.total(encode.encode(jobs, about["kept"], workers, context))
+    context.facts |= {**figures, "reading": about, "leaks": leaks}
+    train, kept = tables.split([job.target for job in jobs], rows.SHARD, held_out)
+    found = audit.findings(figures, train, kept, options.max_truncated)
+    audit.judge(found, context, strict=options.audit == "error")
+    if options.pack:
+        packs = context.draft / "packs.arrow"
+        train, context.facts["pack_efficiency"] = tables.pack(train, options.max_length, packs)
+    return Dataset(train, kept, encoding.template)
 
-    source: Files = inputs["data"]
-    rows = [row for path in source.find("*.json*") for row in _read(path, options.messages)]
-    if not rows:
-        raise StepError("the data has no rows: there is no .jsonl or .json file with any.")
-    train, held_out = _split(rows, options)
-    tokenizer = products.open_tokenizer(inputs["tokenizer"].folder)
-    encoded, done = [], 0
-    for part in (train, held_out):
-        kept = []
-        for row in part:
-            kept.append(_encoded(tokenizer, row, options))
-            done += 1
-            if done % REPORT_EVERY == 0 or done == len(rows):
-                context.progress(done, len(rows), "rows")
-        encoded.append(kept)
-        context.stop_here()
-    _audit(encoded[0], tokenizer, context)
-    columns = ("messages", "input_ids", "labels")
-    return Dataset(
-        *(
-            datasets.Dataset.from_dict({name: [row[name] for row in part] for name in columns})
-            for part in encoded
-        )
+
+def _rows(options: Options, filters: Sequence[Filter], root: Path, context: Context) -> Path:
+    """The folder with the rows: a part that is made anew only where what decides it changed."""
+    reading = rows.Reading(
+        root=root,
+        split=options.split,
+        shape=options.shape,
+        columns=options.columns,
+        first=options.first,
+        skips=options.on_bad_row == "skip",
+        filters=[one for one in filters if not isinstance(one, Leak)],
+        seed=options.seed,
+    )
+    made_of = {name: plain(getattr(options, name)) for name in READING}
+    return context.part("rows", made_of, ["data"], partial(rows.write, reading, context=context))
+
+
+def _held_out(count: int, options: Options) -> list[int]:
+    """The numbers of the rows held out, by the seed."""
+    import random
+
+    if options.held_out >= count:
+        held = f"{options.held_out} rows are to be held out, and there are only {count}."
+        raise StepError(held if count else "the data has no rows.")
+    order = list(range(count))
+    random.Random(options.seed).shuffle(order)  # noqa: S311  a split that can be repeated
+    return sorted(order[: options.held_out])
+
+
+def _leaking(
+    folder: Path, held_out: Sequence[int], filters: Sequence[Filter], options: Options
+) -> tuple[set[int], list[dict[str, Any]]]:
+    """The numbers of the rows that say what rows held out say, where a filter looks for them."""
+    leaks = [one for one in filters if isinstance(one, Leak)]
+    if not leaks:
+        return set(), []
+    hidden = set(held_out)
+    told = Filters(leaks, options.seed, [row for n, row in _numbered(folder) if n in hidden])
+    there = ((n, row) for n, row in _numbered(folder) if n not in hidden)
+    kept = {n for n, _ in told.apply(there)}
+    return {n for n, _ in _numbered(folder)} - kept - hidden, told.counts
+
+
+def _numbered(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for shard, path in enumerate(rows.shards(folder)):
+        for index, (_, example) in enumerate(rows.rows_of(path)):
+            yield shard * rows.SHARD + index, example
+
+
+def _encoding(options: Options, tokenizer: Path) -> encode.Encoding:
+    template = options.template
+    if template and files.digest(template) != options.template_digest:
+        raise StepError(f"{template} changed while it was read; run again.")
+    return encode.Encoding(
+        tokenizer=tokenizer,
+        template=template.read_text(encoding="utf-8") if template else None,
+        train_on=options.train_on,
+        max_length=options.max_length,
+        on_long=options.on_long,
+        skips=options.on_bad_row == "skip",
     )
 
 
-def _read(path: Path, column: str) -> Iterator[Row]:
-    """The rows of a JSON or JSON-lines file, each checked where it stands."""
-    text = path.read_text(encoding="utf-8")
-    lines: Sequence[tuple[int, Any]]
-    if path.suffix == ".json":
-        lines = list(enumerate(_parsed(text, path.name), start=1))
-    else:
-        lines = [
-            (number, _parsed(line, f"{path.name}:{number}"))
-            for number, line in enumerate(text.splitlines(), start=1)
-            if line.strip()
-        ]
-    for number, row in lines:
-        yield {"messages": _messages(row, column, f"{path.name}:{number}")}
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise StepError(f"{where}: is not valid JSON ({error}).") from None
-
-
-def _messages(row: Any, column: str, where: str) -> list[dict[str, str]]:
-    if not isinstance(row, Mapping) or column not in row:
-        names = list(row) if isinstance(row, Mapping) else []
-        guess = did_you_mean(column, names) or f"It has: {listing(names)}."
-        raise StepError(f'{where}: has no column "{column}". {guess}')
-    messages = row[column]
-    if not isinstance(messages, list) or not messages:
-        raise StepError(f"{where}: {column} must be a list of messages.")
-    for message in messages:
-        if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
-            raise StepError(f"{where}: a message needs a role and a text as its content.")
-        if message.get("role") not in ROLES:
-            role = message.get("role")
-            raise StepError(f'{where}: "{role}" is no role; the roles are {listing(ROLES)}.')
-    if messages[-1]["role"] != "assistant":
-        raise StepError(f"{where}: the last message must be the assistant's: it is what is taught.")
-    return [{"role": message["role"], "content": message["content"]} for message in messages]
-
-
-def _split(rows: list[Row], options: Options) -> tuple[list[Row], list[Row]]:
-    """Shuffle by the seed and hold rows out; their questions then stand nowhere else."""
-    import random
-
-    if options.held_out >= len(rows):
-        raise StepError(
-            f"{options.held_out} rows are to be held out, and there are only {len(rows)}."
+def _jobs(
+    folder: Path, encoding: encode.Encoding, target: Path, left_out: set[int]
+) -> list[encode.Job]:
+    """One for each shard of rows."""
+    return [
+        encode.Job(
+            encoding,
+            path,
+            target / f"{path.stem}.arrow",
+            frozenset(n % rows.SHARD for n in left_out if n // rows.SHARD == number),
         )
-    order = list(range(len(rows)))
-    random.Random(options.seed).shuffle(order)  # noqa: S311  a split that can be repeated
-    held_out = [rows[index] for index in sorted(order[: options.held_out])]
-    train = [rows[index] for index in sorted(order[options.held_out :])]
-    asked = {_question(row) for row in held_out}
-    if leaked := sum(_question(row) in asked for row in train):
-        raise StepError(
-            f"{leaked} questions stand both among the rows held out and among those to train on.",
-            "Remove the repeated rows, or hold none out: process.held_out=0",
-        )
-    return train, held_out
-
-
-def _question(row: Row) -> str:
-    return json.dumps(row["messages"][:-1], sort_keys=True)
-
-
-def _encoded(tokenizer: Any, row: Row, options: Options) -> Row:
-    ids, labels = chat.encode(tokenizer, row["messages"])
-    if len(ids) > options.max_length:
-        raise StepError(
-            f"a row has {len(ids)} tokens: {row['messages'][0]['content'][:60]!r}...",
-            f"Allow it: process.max_length={len(ids)}",
-        )
-    return {**row, "input_ids": ids, "labels": labels}
-
-
-def _audit(rows: Sequence[Row], tokenizer: Any, context: Context) -> None:
-    """Refuse a mask that would teach nothing, or never to stop."""
-    trained = [sum(label != chat.IGNORED for label in row["labels"]) for row in rows]
-    stops = sum(tokenizer.eos_token_id in row["labels"] for row in rows)
-    if not all(trained):
-        raise StepError(f"{trained.count(0)} rows train no token: the chat template hides them.")
-    if stops < len(rows):
-        raise StepError(
-            f"in {len(rows) - stops} rows the stop token {tokenizer.eos_token} is not trained: "
-            "the model would never learn to stop."
-        )
-    context.facts |= {
-        "rows": len(rows),
-        "tokens": sum(len(row["input_ids"]) for row in rows),
-        "trained_tokens": sum(trained),
-    }
+        for number, path in enumerate(rows.shards(folder))
+    ]

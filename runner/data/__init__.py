@@ -1,0 +1,1 @@
+"""What becomes of rows on their way to training: read, cleaned, masked and packed."""

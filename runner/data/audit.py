@@ -1,0 +1,78 @@
+"""What rows have become, in figures, and what of it is wrong."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from runner.data.mask import IGNORED
+from runner.errors import StepError
+from runner.stage import Context
+
+Figures = Mapping[str, Any]
+
+
+def total(figures: Iterable[Figures]) -> dict[str, Any]:
+    """The figures of all shards together."""
+    counts: Counter[str] = Counter()
+    roles: Counter[str] = Counter()
+    lengths: Counter[int] = Counter()
+    places: dict[str, list[str]] = {}
+    for each in figures:
+        counts.update(each["counts"])
+        roles.update(each["roles"])
+        lengths.update({int(length): count for length, count in each["lengths"].items()})
+        for name, found in each["places"].items():
+            places[name] = [*places.get(name, []), *found][:3]
+    return {
+        "counts": dict(counts),
+        "tokens_by_role": dict(roles),
+        "rows_up_to_tokens": {str(length): lengths[length] for length in sorted(lengths)},
+        "places": places,
+    }
+
+
+def findings(
+    figures: Figures, train: Any, held_out: Any, most_truncated: float
+) -> Iterator[tuple[str, str]]:
+    """Each thing that would teach something else than what was meant, and what to change."""
+    counts: Counter[str] = Counter(figures["counts"])
+    places = figures["places"]
+
+    def named(name: str) -> str:
+        return f"{counts[name]} of {counts['rows']} rows ({', '.join(places.get(name, ()))})"
+
+    if not len(train):
+        yield "no row is left to train on.", "The record of the step says what was dropped."
+    if counts["unstopped"]:
+        fact = f"{named('unstopped')} never train a stop token, and teach not to stop."
+        yield fact, "Look at the chat template, or give another: process.template=FILE"
+    if counts["truncated"] > most_truncated * counts["rows"]:
+        fact = f"{named('truncated')} are truncated, more than {most_truncated:.0%}."
+        yield fact, "Allow longer rows (process.max_length), or more such (process.max_truncated)."
+    if known := leaked(train, held_out):
+        fact = f"{known} rows stand both among those held out and among those to train on."
+        yield fact, "Drop repeated rows by a filter (duplicates), or process.held_out=0."
+
+
+def judge(found: Iterable[tuple[str, str]], context: Context, *, strict: bool) -> None:
+    """Refuse at the first finding, or only say them all."""
+    for fact, change in found:
+        if strict:
+            raise StepError(fact, f"{change} To go on all the same: process.audit=warn")
+        context.note(f"{fact} {change}")
+
+
+def leaked(train: Any, held_out: Any) -> int:
+    """How many rows to train on have the very tokens of what precedes the answer held out."""
+    asked = {_question(row) for row in held_out}
+    return sum(_question(row) in asked for row in train) if asked else 0
+
+
+def _question(row: Mapping[str, Any]) -> bytes:
+    """What stands before the first token that is trained (all of it where the first one is)."""
+    labels = row["labels"]
+    first = next((at for at, label in enumerate(labels) if label != IGNORED), len(labels))
+    asked = row["input_ids"][: first or len(labels)]
+    return hashlib.blake2b(json.dumps(asked).encode(), digest_size=16).digest()

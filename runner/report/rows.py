@@ -1,0 +1,50 @@
+"""Rows of a dataset as a person reads them: what is trained stands out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from runner.chat import IGNORED
+from runner.products import Dataset
+
+GREEN, PLAIN = "\x1b[32m", "\x1b[0m"
+OPEN, CLOSE = "[[", "]]"
+
+
+def figures(facts: Mapping[str, Any]) -> Iterator[str]:
+    """The audit of a processed dataset, a line each."""
+    counts, read = facts["counts"], facts["reading"]
+    yield f"rows       {read['read']} read, {read['kept']} kept, {counts.get('rows', 0)} tokenized"
+    for each in [*read["filters"], *facts["leaks"]]:
+        yield f"filter     {each['kind']}: {each['dropped']} dropped, {each['changed']} changed"
+    for fact, count in read["bad"].items():
+        yield f"left out   {count} times: {fact}"
+    for name in ("too long", "without a mask", "truncated", "unstopped"):
+        if counts.get(name):
+            yield f"{name:<10} {counts[name]} ({', '.join(facts['places'][name])})"
+    by_role = ", ".join(f"{role} {count}" for role, count in facts["tokens_by_role"].items())
+    yield f"tokens     {counts['tokens']} in all, {counts['trained']} trained; {by_role}"
+    lengths = ", ".join(f"{n} up to {at}" for at, n in facts["rows_up_to_tokens"].items())
+    yield f"lengths    {lengths}"
+    if "pack_efficiency" in facts:
+        yield f"packs      {facts['pack_efficiency']:.1%} of their places hold a token"
+
+
+def rows(dataset: Dataset, tokenizer: Any, count: int, *, color: bool) -> Iterator[str]:
+    """The first rows, decoded; trained text is green, or stands in double brackets."""
+    first, last = (GREEN, PLAIN) if color else (OPEN, CLOSE)
+    for number, row in enumerate(dataset.train.select(range(min(count, len(dataset.train))))):
+        yield f"--- row {number + 1}: {len(row['input_ids'])} tokens"
+        yield "".join(
+            f"{first}{text}{last}" if trained else text
+            for trained, text in _stretches(row["input_ids"], row["labels"], tokenizer)
+        )
+
+
+def _stretches(
+    ids: Sequence[int], labels: Sequence[int], tokenizer: Any
+) -> Iterator[tuple[bool, str]]:
+    """The text in stretches that are trained or not."""
+    pairs = zip(ids, labels, strict=True)
+    for trained, stretch in groupby(pairs, key=lambda pair: pair[1] != IGNORED):
+        yield trained, tokenizer.decode([token for token, _ in stretch])
