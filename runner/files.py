@@ -173,11 +173,20 @@ def human_bytes(count: float) -> str:
 
 def size_below(path: Path) -> int:
     """Bytes of a file, or of all files below a folder."""
-    total = 0
-    for each in (path, *path.rglob("*")):
-        with suppress(*ABSENT):  # of another process, and just gone
-            total += each.stat().st_size if each.is_file() else 0
+    total = path.stat().st_size if path.is_file() else 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with suppress(*ABSENT):  # of another process, and just gone
+                total += os.stat(os.path.join(folder, name)).st_size
     return total
+
+
+def names_in(folder: Path) -> list[str]:
+    """What a folder holds, sorted; nothing where it is not there (any more)."""
+    try:
+        return sorted(os.listdir(folder))
+    except ABSENT:
+        return []
 
 
 def total_size(files: Mapping[str, Mapping[str, Any]]) -> int:

@@ -34,6 +34,7 @@ RECORD_SCHEMA = 1
 RECORDED = ("id", "key", "digest", "files", "facts", "recipe", "step")
 """What every record says, whoever wrote it."""
 RECENT_KEYS = 8
+DRAFTED = ("work", "checkpoints", "entry")
 
 
 def default_root() -> Path:
@@ -154,7 +155,8 @@ class Store:
 
     def has_draft(self, key: str) -> bool:
         """Whether unfinished work for this key is kept."""
-        return any(self.drafts.glob(f"{key}.*/*/*"))
+        kept = (left / name for left in self.drafts.glob(f"{key}.*") for name in DRAFTED)
+        return any(map(files.names_in, kept))
 
     def draft_size(self, key: str) -> int:
         """Bytes of the unfinished work for this key."""
@@ -272,4 +274,4 @@ def _record(folder: Path) -> dict[str, Any] | None:
 
 
 def _is_without_checkpoints(draft: Path) -> bool:
-    return not any(draft.glob("checkpoints/*"))
+    return not files.names_in(draft / "checkpoints")

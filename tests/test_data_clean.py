@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.data.clean import Filters, Leaks, build_filters, keyed_filters, source_digest
-from runner.data.near import Near, band_size
-from runner.data.text import cleaned, texts, words
+from runner.data.cleaning.clean import Filters, Leaks, build_filters, keyed_filters, source_digest
+from runner.data.cleaning.near import Near, band_size
+from runner.data.cleaning.text import cleaned, texts, words
 from runner.errors import StepError
 
 VOCABULARY = [f"word{number}" for number in range(3000)]

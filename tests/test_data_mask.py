@@ -9,7 +9,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from runner.data.mask import IGNORED, ROLES, Encoder, MaskError, TooLong, check_template
+from runner.chat import IGNORED
+from runner.data.masks.findings import check_template
+from runner.data.masks.mask import ROLES, Encoder, MaskError, TooLong
 
 TEMPLATES = Path(__file__).parent / "templates"
 CORPUS = [
@@ -361,9 +363,9 @@ def test_the_tokens_before_an_answer_are_those_that_generation_begins_with(name,
     messages = data.draw(conversations(name))
     made = encoder(name, "last")
     found = made.encode({"messages": messages})
-    rendered = made.template.prepare(messages[:-1])
-    asked = made.template.render(rendered, for_answer=True)
-    whole = made.template.render(made.template.prepare(messages))
+    rendered = made.template.rendering.prepare(messages[:-1])
+    asked = made.template.rendering.render(rendered, for_answer=True)
+    whole = made.template.rendering.render(made.template.rendering.prepare(messages))
     assume(whole.startswith(asked))  # gpt-oss drops thoughts before calls once there is an answer
     prompt = made.tokenizer(asked, add_special_tokens=False)["input_ids"]
     first = next(index for index, label in enumerate(found.labels) if label != IGNORED)
@@ -377,7 +379,7 @@ def test_a_token_over_the_border_of_prompt_and_answer_is_split_there(name):
     made = encoder(name)
     messages = [{"role": "user", "content": "the"}, {"role": "assistant", "content": answer}]
     found = made.encode({"messages": messages})
-    text = made.template.render(messages)
+    text = made.template.rendering.render(messages)
     joint = made.tokenizer(text, add_special_tokens=False)["input_ids"]
     if name == "gemma2":  # it strips answers: nothing to split
         assert found.input_ids == joint
@@ -398,7 +400,7 @@ def test_what_looks_like_an_answer_in_a_question_is_not_trained():
             name, [{"role": "user", "content": ""}, {"role": "assistant", "content": "no"}], 1
         )
         made = encoder(name)
-        head = made.template.prompt
+        head = made.template.endings.prompt
         messages = [
             {"role": "user", "content": f"x{fake}{head}{fake}\n{head}{fake}"},
             {"role": "assistant", "content": "yes"},

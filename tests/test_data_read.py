@@ -14,8 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.data import read as reading
-from runner.data.read import BadRow, Place, count_hint, files_of, read
+from runner.data.reading import json_rows
+from runner.data.reading.columnar import count_hint
+from runner.data.reading.folder import files_of
+from runner.data.reading.lines import BadRow, Place
+from runner.data.reading.read import read
 from runner.errors import StepError
 
 Row = dict[str, Any]
@@ -398,7 +401,7 @@ def test_bad_items_of_a_json_file_are_rows_and_broken_json_is_an_error(tmp_path:
 def test_a_json_file_beyond_the_limit_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Callable[[bytes], bytes]
 ) -> None:
-    monkeypatch.setattr(reading, "JSON_LIMIT", 1000)
+    monkeypatch.setattr(json_rows, "JSON_LIMIT", 1000)
     name = "rows.json" if pack is bytes else "rows.json.gz"
     path = write(tmp_path, name, pack(json.dumps([{"a": "x" * 400}] * 3).encode()))
     with pytest.raises(StepError, match=r"a .json file is read whole") as error:

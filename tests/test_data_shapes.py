@@ -14,8 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.data.read import BadRow, files_of, read
-from runner.data.shapes import ROLES, SHAPES, convert, detect
+from runner.data.reading.folder import files_of
+from runner.data.reading.lines import BadRow
+from runner.data.reading.read import read
+from runner.data.shapes.conversations import ROLES
+from runner.data.shapes.table import SHAPES, convert, detect
 
 LLAMAFACTORY = "llamafactory==0.9.5"
 SHA256 = "1702c0bfb864e80577a59521d2edcacd2aab05ec6aee06188fcba335a589681f"

@@ -313,3 +313,24 @@ def test_a_function_is_found_beside_the_recipe(recipe):
     assert carried_out() == []
     Path("clean.py").write_text("def keep(example):\n    return len(example) > 0\n")
     assert "rows.jsonl: read as messages" in carried_out()
+
+
+def test_a_template_whose_answers_never_end_is_refused(here, tmp_path):
+    endless = tmp_path / "endless.jinja"
+    endless.write_text(
+        "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + ' ' }}{% endfor %}"
+    )
+    make_data(here.data / "rows.jsonl", rows=8)
+    with pytest.raises(StepError, match="No token ends an answer"):
+        here.run(template=endless)
+
+
+def test_the_example_of_the_readme_is_a_right_one(tmp_path):
+    import yaml
+
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    given = yaml.safe_load(text.split("```yaml\nprocess:\n")[1].split("```")[0])
+    (tmp_path / "clean.py").write_text("def keep(example):\n    return True\n")
+    given["filters"][-1]["path"] = str(tmp_path / "clean.py") + ":keep"
+    options = process.Options(**{**given, "filters": tuple(given["filters"])})
+    assert process.check(options, {}) == []

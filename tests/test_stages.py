@@ -11,7 +11,7 @@ from tiny import make_data
 
 from runner import chat, files, products
 from runner.checkpoint import Checkpoints
-from runner.data.mask import Encoder
+from runner.data.masks.mask import Encoder
 from runner.errors import StepError, Stopped
 from runner.products import Files, Model
 from runner.stage import Context

@@ -36,6 +36,12 @@ def stages() -> dict[str, dict[str, Any]]:
     }
 
 
+def _data_modules() -> list[str]:
+    """What rows are made with."""
+    root = ROOT / "runner"
+    return [path.relative_to(root).as_posix() for path in (root / "data").rglob("*.py")]
+
+
 def keys(path: Path) -> dict[str, str]:
     """The keys of a recipe's steps on a machine that computes bfloat16, but for save's.
 
@@ -60,6 +66,7 @@ def _code(stage: str) -> list[str]:
     }
     paths = [f"{name}.py" for name in BORROWED if name in imported]
     paths += FETCHING if stage == "fetch" else []
+    paths += sorted(_data_modules()) if stage == "process" else []
     borrowed = [_parsed(ROOT / "runner" / path) for path in paths]
     return [ast.unparse(each) for each in (tree, *borrowed)]
 

@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from runner.data.mask import IGNORED
+from runner import files, products
+from runner.chat import IGNORED
+from runner.data.encode import Encoding
+from runner.data.masks.findings import check_template
 from runner.errors import StepError
 from runner.stage import Context
 
@@ -54,6 +57,18 @@ def findings(
     if known := leaked(train, held_out):
         fact = f"{known} rows stand both among those held out and among those to train on."
         yield fact, "Drop repeated rows by a filter (duplicates), or process.held_out=0."
+
+
+def of_template(encoding: Encoding, figures: Figures) -> Iterator[tuple[str, str]]:
+    """What is wrong with the chat template, where there were conversations."""
+    if not figures["tokens_by_role"].get("user"):
+        return
+    tokenizer = products.open_tokenizer(encoding.tokenizer)
+    tokenizer.chat_template = encoding.template or tokenizer.chat_template
+    settings = files.read_json(encoding.tokenizer / "generation_config.json") or {}
+    for finding in check_template(tokenizer, settings.get("eos_token_id")):
+        if finding.wrong:
+            yield finding.fact, "Give another template, process.template=FILE, or mend the model."
 
 
 def judge(found: Iterable[tuple[str, str]], context: Context, *, strict: bool) -> None:

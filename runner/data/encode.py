@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from runner import files, products
-from runner.data.mask import IGNORED, ROLES, Encoded, Encoder, MaskError, OnLong, TooLong, TrainOn
+from runner.chat import IGNORED
+from runner.data.masks.mask import ROLES, Encoded, Encoder, MaskError, OnLong, TooLong, TrainOn
 from runner.data.rows import Example, rows_of
 from runner.errors import StepError
 from runner.stage import Context
@@ -124,7 +125,7 @@ class Figures:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.roles: Counter[str] = Counter()
+        self.roles: Counter[int] = Counter()
         self.lengths: Counter[int] = Counter()
         self.places: dict[str, list[str]] = {}
 
@@ -133,9 +134,9 @@ class Figures:
         if isinstance(encoded, MaskError):
             self._refuse(place, encoded, how)
             return False
-        trained = sum(label != IGNORED for label in encoded.labels)
-        self.counts += Counter(rows=1, tokens=len(encoded.input_ids), trained=trained)
-        self.roles += Counter(ROLES[role] for role in encoded.roles)
+        trained = len(encoded.labels) - encoded.labels.count(IGNORED)
+        self.counts.update(rows=1, tokens=len(encoded.input_ids), trained=trained)
+        self.roles.update(encoded.roles)
         self.lengths[max(16, 1 << (len(encoded.input_ids) - 1).bit_length())] += 1
         self._note("truncated", place, encoded.truncated)
         self._note("untrained", place, not trained)
@@ -148,7 +149,7 @@ class Figures:
         """As JSON can hold it."""
         return {
             "counts": dict(self.counts),
-            "roles": dict(self.roles),
+            "roles": {ROLES[role]: count for role, count in sorted(self.roles.items())},
             "lengths": {str(length): count for length, count in sorted(self.lengths.items())},
             "places": self.places,
         }

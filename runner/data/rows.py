@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from runner import files
-from runner.data.clean import Filters
-from runner.data.filters import Filter
-from runner.data.read import BadRow, Place, files_of, read
-from runner.data.shapes import SHAPES, convert, detect
+from runner.data.cleaning.clean import Filters
+from runner.data.cleaning.filters import Filter
+from runner.data.reading.folder import files_of
+from runner.data.reading.lines import BadRow, Place
+from runner.data.reading.read import read
+from runner.data.shapes.table import SHAPES, convert, detect
 from runner.errors import StepError, did_you_mean, listing
 from runner.stage import Context
 

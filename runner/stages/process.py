@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from runner import files, hardware, products
 from runner.data import audit, encode, rows, tables
-from runner.data.clean import Filters
-from runner.data.filters import Filter, Leak, build_filters, keyed_filters
+from runner.data.cleaning.clean import Filters
+from runner.data.cleaning.filters import Filter, Leak, build_filters, keyed_filters
 from runner.errors import StepError
 from runner.options import Fault, option, plain
 from runner.products import Dataset
@@ -113,7 +113,10 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Datase
     figures = audit.total(encode.encode(jobs, about["kept"], workers, context))
     context.facts |= {**figures, "reading": about, "leaks": leaks}
     train, kept = tables.split([job.target for job in jobs], rows.SHARD, held_out)
-    found = audit.findings(figures, train, kept, options.max_truncated)
+    found = [
+        *audit.of_template(encoding, figures),
+        *audit.findings(figures, train, kept, options.max_truncated),
+    ]
     audit.judge(found, context, strict=options.audit == "error")
     if options.pack:
         packs = context.draft / "packs.arrow"

@@ -170,8 +170,8 @@ class Disk:
     def after(self, call: str, path: str, other: str) -> None:
         """A call has succeeded."""
         if call == "link":
-            raise AssertionError("the model has no links")
-        if call in ("rename", "replace"):
+            self._name(other, self._find(path))
+        elif call in ("rename", "replace"):
             self._move(path, other)
         elif call == "mkdir":
             self._name(path, Node(True, {}, {}))

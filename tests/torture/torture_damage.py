@@ -116,7 +116,8 @@ def test_damage_to_the_results_of_the_built_in_stages(tiny_model, tmp_path, monk
             except Exception as error:
                 wrong[f"{how} {case}: the plan ends by {error!r}"] += 1
             else:
-                verdict = planned.step(steps[key]).verdict
+                found = [p.verdict for p in planned.steps if p.step.name == steps[key]]
+                verdict = found[0] if found else None  # a part of a step: read, then found
                 if verdict is Verdict.REUSE and how != "flip":
                     wrong[f"{how} {case}: planned as whole"] += 1
             path.unlink(missing_ok=True)

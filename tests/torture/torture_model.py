@@ -43,7 +43,7 @@ class Reader(FakeStage):
 
 
 def trial(file: Path, ranks: dict[str, int], workers: dict[str, int]) -> Any:
-    def resolve(options: FromFile) -> FromFile:
+    def resolve(options: FromFile, locked: Any) -> FromFile:
         return replace(options, digest=files.digest(options.path))
 
     reader = Reader("first", Options=FromFile, resolve=resolve)

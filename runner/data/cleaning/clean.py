@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from runner import files
-from runner.data import function, text
-from runner.data.filters import (
+from runner.data.cleaning import function, text
+from runner.data.cleaning.filters import (
     Duplicates,
     Filter,
     Leak,
@@ -22,10 +22,10 @@ from runner.data.filters import (
     build_filters,
     keyed_filters,
 )
-from runner.data.function import source_digest
-from runner.data.leak import Leaks
-from runner.data.near import Near, Seen
-from runner.data.text import Example
+from runner.data.cleaning.function import source_digest
+from runner.data.cleaning.leak import Leaks
+from runner.data.cleaning.near import Near, Seen
+from runner.data.cleaning.text import Example
 from runner.errors import StepError, listing
 
 __all__ = ["Filters", "Leaks", "Tally", "build_filters", "keyed_filters", "source_digest"]

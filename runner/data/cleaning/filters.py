@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from runner import options
-from runner.data import function
-from runner.data.text import Side
+from runner.data.cleaning import function
+from runner.data.cleaning.text import Side
 from runner.errors import did_you_mean, listing
 from runner.options import Fault, Where, option
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from runner.data.text import exchanged, shingles, words
+from runner.data.cleaning.text import exchanged, shingles, words
 
 COMMON = 10
 """A run of words in more held-out rows than this is a set phrase (arXiv:2005.14165, C)."""

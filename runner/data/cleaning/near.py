@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from runner.data.text import shingles
+from runner.data.cleaning.text import shingles
 
 if TYPE_CHECKING:
     import numpy as np

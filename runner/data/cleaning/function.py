@@ -11,7 +11,7 @@ from types import CodeType
 from typing import Any
 
 from runner import files
-from runner.data.text import Example
+from runner.data.cleaning.text import Example
 from runner.errors import StepError, did_you_mean, listing
 
 Result = bool | Example

@@ -1,0 +1,1 @@
+"""What rows must be like, and how they are cleaned."""

@@ -1,0 +1,1 @@
+"""Tokens and labels: exactly what was meant is trained."""

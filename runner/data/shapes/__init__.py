@@ -1,0 +1,1 @@
+"""What the columns of rows mean, and their one canonical form."""

@@ -1,0 +1,1 @@
+"""Chat templates: where in a rendered conversation the answers stand."""
