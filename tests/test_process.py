@@ -334,3 +334,9 @@ def test_the_example_of_the_readme_is_a_right_one(tmp_path):
     given["filters"][-1]["path"] = str(tmp_path / "clean.py") + ":keep"
     options = process.Options(**{**given, "filters": tuple(given["filters"])})
     assert process.check(options, {}) == []
+
+
+def test_preference_pairs_are_refused_in_one_line(here):
+    here.write(*({"prompt": f"say {n}", "chosen": "yes", "rejected": "no"} for n in range(4)))
+    with pytest.raises(StepError, match=r"^rows\.jsonl:1: is a preference pair"):
+        here.run(held_out=0)

@@ -99,6 +99,7 @@ def encode_shard(job: Job) -> None:
     job.target.parent.mkdir(parents=True, exist_ok=True)
     with pa.OSFile(str(job.target), "wb") as sink, pa.ipc.new_stream(sink, schema()) as writer:
         while batch := list(islice(rows, BATCH)):
+            _refuse_pairs(batch)
             made = [
                 _row(index, example, encoded)
                 for (index, place, example), encoded in zip(
@@ -109,6 +110,12 @@ def encode_shard(job: Job) -> None:
             writer.write_table(pa.Table.from_pylist(made, schema()))
     files.sync(job.target)
     files.write_json(_figures(job.target), figures.plain())
+
+
+def _refuse_pairs(batch: Sequence[tuple[int, str, Example]]) -> None:
+    for _, place, example in batch:
+        if "chosen" in example:
+            raise StepError(f"{place}: is a preference pair, and no stage learns from pairs yet.")
 
 
 def schema() -> Any:
