@@ -240,6 +240,18 @@ def test_what_is_fetched_loads_by_the_repositorys_name(reach, request, tmp_path,
     transformers.AutoTokenizer.from_pretrained("acme/tiny")
 
 
+def test_a_data_set_that_is_fetched_opens_with_datasets(reach, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = tmp_path / "train-00000-of-00001.parquet"
+    datasets.Dataset.from_dict({"text": ["a", "b"]}).to_parquet(rows)
+    files = {"README.md": b"# rows\n", f"data/{rows.name}": rows.read_bytes()}
+    with double.serve(Repo("acme/rows", type="dataset", files=files)) as server:
+        reach(server.endpoint)
+        folder = bring(tmp_path, repo="acme/rows", type="dataset")
+    read = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+    assert read["text"][:] == ["a", "b"]
+
+
 def test_the_librarys_own_check_finds_nothing_wrong(served, cache, tmp_path):
     bring(tmp_path)
     done = subprocess.run(
