@@ -207,7 +207,10 @@ def _marks_of_the_dead(store: Store) -> list[Path]:
 
 
 def _is_old(path: Path) -> bool:
-    return time.time() - path.stat().st_mtime > OLD
+    try:
+        return time.time() - path.stat().st_mtime > OLD
+    except FileNotFoundError:  # it was being written, and is done
+        return False
 
 
 def _keys(store: Store) -> list[str]:
