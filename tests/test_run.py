@@ -226,3 +226,11 @@ def test_the_room_that_steps_ask_for_is_what_they_take(tiny_model, tmp_path, mon
     folder, size = asked["save"].outside
     assert folder == tmp_path / "saved"
     assert size < files.size_below(folder)
+
+
+def test_longer_answers_rerun_generate_and_what_scores_it(tiny_model, tmp_path):
+    place = Place(tmp_path, tiny_model)
+    place.run()
+    place.run("after.max_new_tokens=7")
+    again = {name for name, verdict in place.verdicts().items() if verdict != "reuse"}
+    assert again == {"after", "evaluate"}
