@@ -12,8 +12,8 @@ from runner import files
 from runner.errors import StepError
 
 Row = dict[str, Any]
-FILES = "files"
-"""The folder of a fetch step's product that holds files, and not a reference to them."""
+FILES, REFERENCE = "files", "hub.json"
+"""What a fetch step's product holds: a folder of files, or what the files in the Hub cache are."""
 TEMPLATE = "chat_template.jinja"
 BATCH = 1000
 """Rows of a dataset that are written together."""

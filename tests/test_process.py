@@ -42,8 +42,9 @@ class Here:
         files.remove(self.folder / "work")
 
     def run(self, context: Context | None = None, **given: Any) -> products.Dataset:
-        options = process.resolve(process.Options(**({"held_out": 2} | given)), {})
-        assert process.check(options, {}) == []
+        given = {"held_out": 2} | given
+        assert process.check(process.Options(**given), {}) == []
+        options = process.resolve(process.Options(**given), {})
         inputs = {"data": Files(self.data), "tokenizer": Files(self.model)}
         self.last = context or self.context()
         return process.run(options, inputs, self.last)
@@ -340,3 +341,9 @@ def test_preference_pairs_are_refused_in_one_line(here):
     here.write(*({"prompt": f"say {n}", "chosen": "yes", "rejected": "no"} for n in range(4)))
     with pytest.raises(StepError, match=r"^rows\.jsonl:1: is a preference pair"):
         here.run(held_out=0)
+
+
+@pytest.mark.parametrize("given", [{"rules": ({},)}, {"template_digest": "0"}])
+def test_what_is_found_cannot_be_given(given):
+    faults = process.check(process.Options(**given), {})
+    assert [fault.fact for fault in faults] == [f"{next(iter(given))} is found, and not given."]

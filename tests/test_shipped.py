@@ -257,3 +257,12 @@ def test_a_wheel_carries_every_recipe_and_preset(tmp_path):
     }
     assert len(shipped) > 8
     assert shipped <= carried
+
+
+def test_to_know_the_stages_loads_nothing_of_how_they_work():
+    """A plan with nothing to do should not pay for reading data or for fetching."""
+    code = "import sys, runner.stages; print(*[m for m in sys.modules if m.startswith('runner.')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = done.stdout.split()
+    assert "runner.stages.process" in found
+    assert [name for name in found if name.startswith(("runner.data", "runner.sources"))] == []

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 import subprocess
 import sys
 import zipfile
@@ -13,8 +12,6 @@ from pathlib import Path, PurePosixPath
 from runner import files, network
 from runner.errors import StepError
 from runner.stage import Context
-
-PINNED = re.compile(r"[A-Za-z0-9._-]+==[A-Za-z0-9._!+-]+")
 
 
 def unpack(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from runner import chat, files, hardware, products
-from runner.data import pack
 from runner.errors import StepError
 from runner.options import option
 from runner.products import Dataset, Model
@@ -133,6 +132,8 @@ def _columns(dataset: Dataset, model: Any) -> list[str]:
         raise StepError("messages weigh differently, and adapt knows only weights of 0 and 1.")
     if not _is_packed(dataset):
         return ["input_ids", "labels"]
+    from runner.data import pack
+
     if pack.crosses(model):
         raise StepError(
             "this model lets packed rows see one another.", "Leave them apart: process.pack=false"
@@ -143,6 +144,8 @@ def _columns(dataset: Dataset, model: Any) -> list[str]:
 def _collator(dataset: Dataset, tokenizer: Any) -> Any:
     """What makes a batch of rows, padded to one length."""
     from transformers import DataCollatorForSeq2Seq
+
+    from runner.data import pack
 
     if _is_packed(dataset):
         return partial(pack.collate, pad=tokenizer.pad_token_id, multiple_of=8)

@@ -1,19 +1,21 @@
 """Bring the files that a recipe names; each named source is a step of its own."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from runner import convert, files, products
+from runner import files, products
 from runner.errors import StepError
 from runner.options import Fault, option
-from runner.products import FILES, Files
+from runner.products import FILES, REFERENCE, Files
 from runner.recipe import Step
-from runner.sources import hub, local, url, wheel
-from runner.sources.hub import reference as hub_reference
 from runner.stage import Context, Facts, Need, Room
+
+if TYPE_CHECKING:
+    from runner.sources.hub import Source
 
 NEEDS: Mapping[str, Need] = {}
 GIVES = "files"
@@ -21,8 +23,7 @@ VERSION = 2
 PARTS = True
 HOLDS = False
 
-REFERENCE = hub_reference.NAME
-"""The one file of an entry whose files stay in the user's Hub cache."""
+PINNED = re.compile(r"[A-Za-z0-9._-]+==[A-Za-z0-9._!+-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +67,36 @@ class Kind:
     find: Callable[[Options], str | None]
 
 
+def _commit(options: Options) -> str | None:
+    from runner.sources import hub
+
+    return hub.pin(_repository(options)).commit
+
+
+def _digest(options: Options) -> str:
+    from runner.sources import local
+
+    assert options.path is not None
+    return local.digest_of(options.path)
+
+
+def _sha256_of_url(options: Options) -> str:
+    from runner.sources import url
+
+    return url.sha256_of(str(options.url))
+
+
+def _sha256_of_wheel(options: Options) -> str:
+    from runner.sources import wheel
+
+    return wheel.sha256_of(str(options.wheel))
+
+
 KINDS = {
-    "repo": Kind(("repo", "type", "revision"), "commit", lambda o: hub.pin(_repository(o)).commit),
-    "path": Kind(("path",), "digest", lambda o: local.digest_of(_given(o.path))),
-    "url": Kind(("url",), "sha256", lambda o: url.sha256_of(_given(o.url))),
-    "wheel": Kind(("wheel",), "sha256", lambda o: wheel.sha256_of(_given(o.wheel))),
+    "repo": Kind(("repo", "type", "revision"), "commit", _commit),
+    "path": Kind(("path",), "digest", _digest),
+    "url": Kind(("url",), "sha256", _sha256_of_url),
+    "wheel": Kind(("wheel",), "sha256", _sha256_of_wheel),
 }
 
 
@@ -80,7 +106,7 @@ def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Faul
     if len(given) != 1:
         said = f"here are {' and '.join(given)}" if given else "here is none"
         return [Fault((), f"a source is exactly one of repo, path, url and wheel; {said}.")]
-    if options.wheel and not wheel.PINNED.fullmatch(options.wheel):
+    if options.wheel and not PINNED.fullmatch(options.wheel):
         return [Fault(("wheel",), f'"{options.wheel}" must be pinned as name==version.')]
     if options.wheel and not options.members:
         return [Fault(("wheel",), "members must name the wheel's files to unpack.")]
@@ -126,6 +152,8 @@ def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:
     """Bring the files into the draft (or, from the Hub, into the user's Hub cache)."""
+    from runner import convert
+
     brought = _from_hub(options, context) if options.repo else _into_draft(options, context)
     if convert.is_needed(brought.folder, gguf=options.convert_gguf, pickle=options.allow_pickle):
         brought = _converted(brought, options, context)
@@ -145,6 +173,8 @@ def restore(folder: Path, inputs: Mapping[str, Any]) -> Files:
     """The files where they lie; of a Hub repository, those that were asked for."""
     if not (folder / REFERENCE).exists():
         return Files(folder / FILES)
+    from runner.sources.hub import reference as hub_reference
+
     reference = files.read_json(folder / REFERENCE)
     return Files(hub_reference.view(reference, folder.with_name("view")), reference)
 
@@ -156,16 +186,13 @@ def stale(options: Options, folder: Path, facts: Facts) -> str | None:
         return f"it is of a wheel with sha256 {was}, and {options.sha256} is asked for"
     if not (folder / REFERENCE).exists():
         return None
+    from runner.sources.hub import reference as hub_reference
+
     return hub_reference.damage(files.read_json(folder / REFERENCE))
 
 
 def _kind(options: Options) -> Kind:
     return next(kind for name, kind in KINDS.items() if getattr(options, name) is not None)
-
-
-def _given(value: Any) -> Any:
-    assert value is not None
-    return value
 
 
 def _with_digest(options: Options, digest: str) -> Options:
@@ -176,8 +203,10 @@ def _with_digest(options: Options, digest: str) -> Options:
     return dataclasses.replace(options, digest=digest)
 
 
-def _repository(options: Options) -> hub.Source:
-    return hub.Source(
+def _repository(options: Options) -> "Source":
+    from runner.sources.hub import Source
+
+    return Source(
         repo=str(options.repo),
         type=options.type,
         revision=options.revision,
@@ -189,6 +218,9 @@ def _repository(options: Options) -> hub.Source:
 
 
 def _from_hub(options: Options, context: Context) -> Files:
+    from runner.sources import hub
+    from runner.sources.hub import reference as hub_reference
+
     source = _repository(options)
     hub.bring(source, context)
     reference = hub_reference.reference(source)
@@ -196,6 +228,8 @@ def _from_hub(options: Options, context: Context) -> Files:
 
 
 def _into_draft(options: Options, context: Context) -> Files:
+    from runner.sources import local, url, wheel
+
     target = context.draft / "files"
     files.remove(target)
     target.mkdir(parents=True)
@@ -212,6 +246,8 @@ def _into_draft(options: Options, context: Context) -> Files:
 
 def _converted(found: Files, options: Options, context: Context) -> Files:
     """The model in safetensors, in the draft."""
+    from runner import convert
+
     target = context.draft / "files"
     if found.folder != target:
         files.remove(target)

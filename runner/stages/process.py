@@ -5,17 +5,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from runner import files, hardware, products
-from runner.data import audit, encode, rows, tables
-from runner.data.cleaning.clean import Filters
-from runner.data.cleaning.filters import Filter, Leak, build_filters, keyed_filters
 from runner.errors import StepError
 from runner.options import Fault, option, plain
 from runner.products import Dataset
 from runner.recipe import Step
 from runner.stage import Context, Facts, Need, Room, never_stale, pins_nothing
+
+if TYPE_CHECKING:
+    from runner.data.cleaning.filters import Filter
+    from runner.data.encode import Encoding, Job
 
 NEEDS: Mapping[str, Need] = {
     "data": Need(kind="files", part="data"),
@@ -84,15 +85,26 @@ restore = products.restore_dataset
 
 
 def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Fault]:
-    """The filters must be ones that there are."""
-    return build_filters(options.filters, Path())[1]
+    """The filters must be ones that there are; what is found from them cannot be given."""
+    found = [
+        Fault((name,), f"{name} is found, and not given.")
+        for name in ("rules", "template_digest")
+        if getattr(options, name) is not None
+    ]
+    return found + (_filters(options)[1] if options.filters else [])
 
 
 def resolve(options: Options, locked: Facts) -> Options:
     """Find what the template and the user's functions say now."""
     digest = files.digest(options.template) if options.template else None
-    rules = tuple(keyed_filters(build_filters(options.filters, Path())[0]))
+    rules = _rules(options) if options.filters else ()
     return dataclasses.replace(options, template_digest=digest, rules=rules)
+
+
+def _rules(options: Options) -> tuple[dict[str, Any], ...]:
+    from runner.data.cleaning.filters import keyed_filters
+
+    return tuple(keyed_filters(_filters(options)[0]))
 
 
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
@@ -102,7 +114,9 @@ def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Dataset:
     """Read and clean the rows (a part of its own), split them, make tokens, audit, pack."""
-    filters = build_filters(options.filters, Path())[0]
+    from runner.data import audit, encode, rows, tables
+
+    filters = _filters(options)[0]
     folder = _rows(options, filters, inputs["data"].folder, context)
     about = files.read_json(folder / rows.ABOUT)
     held_out = _held_out(about["kept"], options)
@@ -124,8 +138,18 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Datase
     return Dataset(train, kept, encoding.template)
 
 
-def _rows(options: Options, filters: Sequence[Filter], root: Path, context: Context) -> Path:
+def _filters(options: Options) -> "tuple[tuple[Filter, ...], list[Fault]]":
+    """The filters, and what is wrong with them; their functions' paths are whole by now."""
+    from runner.data.cleaning.filters import build_filters
+
+    return build_filters(options.filters, Path())
+
+
+def _rows(options: Options, filters: "Sequence[Filter]", root: Path, context: Context) -> Path:
     """The folder with the rows: a part that is made anew only where what decides it changed."""
+    from runner.data import rows
+    from runner.data.cleaning.filters import Leak
+
     reading = rows.Reading(
         root=root,
         split=options.split,
@@ -153,9 +177,12 @@ def _held_out(count: int, options: Options) -> list[int]:
 
 
 def _leaking(
-    folder: Path, held_out: Sequence[int], filters: Sequence[Filter], options: Options
+    folder: Path, held_out: Sequence[int], filters: "Sequence[Filter]", options: Options
 ) -> tuple[set[int], list[dict[str, Any]]]:
     """The numbers of the rows that say what rows held out say, where a filter looks for them."""
+    from runner.data.cleaning.clean import Filters
+    from runner.data.cleaning.filters import Leak
+
     leaks = [one for one in filters if isinstance(one, Leak)]
     if not leaks:
         return set(), []
@@ -167,16 +194,20 @@ def _leaking(
 
 
 def _numbered(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    from runner.data import rows
+
     for shard, path in enumerate(rows.shards(folder)):
         for index, (_, example) in enumerate(rows.rows_of(path)):
             yield shard * rows.SHARD + index, example
 
 
-def _encoding(options: Options, tokenizer: Path) -> encode.Encoding:
+def _encoding(options: Options, tokenizer: Path) -> "Encoding":
+    from runner.data.encode import Encoding
+
     template = options.template
     if template and files.digest(template) != options.template_digest:
         raise StepError(f"{template} changed while it was read; run again.")
-    return encode.Encoding(
+    return Encoding(
         tokenizer=tokenizer,
         template=template.read_text(encoding="utf-8") if template else None,
         train_on=options.train_on,
@@ -186,12 +217,13 @@ def _encoding(options: Options, tokenizer: Path) -> encode.Encoding:
     )
 
 
-def _jobs(
-    folder: Path, encoding: encode.Encoding, target: Path, left_out: set[int]
-) -> list[encode.Job]:
+def _jobs(folder: Path, encoding: "Encoding", target: Path, left_out: set[int]) -> "list[Job]":
     """One for each shard of rows."""
+    from runner.data import rows
+    from runner.data.encode import Job
+
     return [
-        encode.Job(
+        Job(
             encoding,
             path,
             target / f"{path.stem}.arrow",

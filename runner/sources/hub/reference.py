@@ -12,13 +12,13 @@ from typing import Any
 
 from runner import files
 from runner.errors import StepError
+from runner.products import REFERENCE
 from runner.sources.hub.cache import Cache, is_right
 from runner.sources.hub.choice import wanted
 from runner.sources.hub.repo import COMMIT, File, Source, checked
 from runner.store import Store
 from runner.upkeep import entries
 
-NAME = "hub.json"
 NAME_OF = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 
@@ -109,7 +109,7 @@ def uses(store: Store) -> dict[str, set[str]]:
     """For each commit, the recipes whose kept results refer to it."""
     found: dict[str, set[str]] = {}
     for entry in entries(store):
-        referred = files.read_json(entry.product / NAME)
+        referred = files.read_json(entry.product / REFERENCE)
         if referred is not None and damage(referred) is None:
             found.setdefault(referred["commit"], set()).add(str(entry.record["recipe"]))
     return found
