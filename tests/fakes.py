@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from runner import files
-from runner.execute import Event, Noted, Outcome, execute
+from runner.events import Event, Noted, Outcome
+from runner.execute import execute
 from runner.options import build, option
 from runner.plan import Plan, Verdict, plan
 from runner.recipe import Recipe, Step
