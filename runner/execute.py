@@ -131,7 +131,7 @@ class _Execution:
         if planned.verdict is Verdict.REUSE and entry:
             outcome = Outcome(planned, Verdict.REUSE, planned.reason, 0.0, entry)
         else:
-            room.check(self.plan, self.store, self.plan.steps.index(planned))
+            room.outlook(self.plan, self.store, self.plan.steps.index(planned)).insist()
             outcome = self._make(planned)
         self.store.remember(self.plan.recipe.name, planned.step.name, planned.key, planned.parts)
         self._finish(outcome)
