@@ -49,11 +49,6 @@ class Checkpoints:
             self.note(f"checkpoint {int(path.name)} is damaged ({fault}); taking the one before")
         return None
 
-    def last_number(self) -> int | None:
-        """The highest number there is, unverified: enough to say what a run would go on from."""
-        names = self._numbered()
-        return int(names[0].name) if names else None
-
     def _numbered(self) -> list[Path]:
         if not self.folder.is_dir():
             return []

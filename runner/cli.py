@@ -130,6 +130,7 @@ def _plan(words: Sequence[str]) -> int:
     parser = _parser("plan", "Say what run would do, and why.")
     parser.add_argument("--json", action="store_true", help="for programs")
     given, planned, store = _prepared(parser, words)
+    outlook = room.outlook(planned, store)
     if given.json:
         import json
 
@@ -139,8 +140,8 @@ def _plan(words: Sequence[str]) -> int:
         ]
         print(json.dumps(rows, indent=1))
     else:
-        print("\n".join(terminal.plan_table(planned, room.peak(planned, store))))
-    room.check(planned, store)
+        print("\n".join(terminal.plan_table(planned, outlook.peak)))
+    outlook.insist()
     return 0
 
 

@@ -10,7 +10,7 @@ Any other exception that reaches the command line is our own fault: exit 3, with
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 EXIT_OUR_FAULT = 3
@@ -63,22 +63,22 @@ class StoreError(RunnerError):
     """The store cannot be read or written."""
 
 
-@contextmanager
-def writing(place: object) -> Iterator[None]:
+def writing(place: object) -> AbstractContextManager[None]:
     """Turn what the file system refuses while the store is written into a StoreError."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(f"{place}: cannot be written: {error.strerror or error}.") from error
+    return _refusals(f"{place}: cannot be written")
+
+
+def reading(place: object) -> AbstractContextManager[None]:
+    """Turn what the file system refuses while the store is read into a StoreError."""
+    return _refusals(f"{place}: cannot be read")
 
 
 @contextmanager
-def reading(place: object) -> Iterator[None]:
-    """Turn what the file system refuses while the store is read into a StoreError."""
+def _refusals(fact: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"{place}: cannot be read: {error.strerror or error}.") from error
+        raise StoreError(f"{fact}: {error.strerror or error}.") from error
 
 
 class Stopped(RunnerError):  # noqa: N818  not a failure: the run was asked to stop

@@ -2,93 +2,36 @@
 
 import errno
 import gc
-import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
-from pathlib import Path
-from shutil import copytree
 from threading import Lock, Thread
 from typing import Any
 
 from runner import room, upkeep
 from runner.errors import StepError, Stopped
-from runner.files import digest_json
-from runner.plan import Plan, Planned, Verdict, needed, versions
-from runner.secrets import masked
+from runner.events import (
+    Dropped,
+    Event,
+    Finished,
+    Measured,
+    Noted,
+    Outcome,
+    Progressed,
+    Started,
+    Tell,
+)
+from runner.making import Making
+from runner.plan import Plan, Planned, Verdict, needed
 from runner.stage import Context
 from runner.store import Draft, Entry, Store
 
 REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EROFS}
 """What a file system says when it is at fault, and neither the step nor its data."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one step."""
-
-    planned: Planned
-    verdict: Verdict
-    reason: str
-    seconds: float
-    entry: Entry
-
-
-@dataclass(frozen=True)
-class Started:
-    """A step begins to run."""
-
-    planned: Planned
-
-
-@dataclass(frozen=True)
-class Progressed:
-    """A step has come this far; `figures` are what the moment looks like (loss, rate)."""
-
-    step: str
-    done: float
-    total: float
-    unit: str
-    figures: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Noted:
-    """A step (or the run, where the name is empty) has something to say."""
-
-    step: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """A step's files were let go, for the recipe does not keep them and nothing needs them."""
-
-    step: str
-    size: int
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A row of figures over time."""
-
-    step: str
-    row: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A step is done."""
-
-    outcome: Outcome
-
-
-Event = Started | Progressed | Noted | Measured | Finished | Dropped
-Tell = Callable[[Event], None]
 
 
 def execute(
@@ -108,6 +51,22 @@ def _side_by_side(steps: Sequence[Planned]) -> Iterator[list[Planned]]:
         yield from [group] if brings else ([each] for each in group)
 
 
+@contextmanager
+def _failing_as(step: str) -> Iterator[None]:
+    """Give a failure the step's name; what the file system refuses is no fault of ours."""
+    try:
+        yield
+    except StepError as error:
+        error.step = error.step or step
+        raise
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        failure = StepError(f"{error.strerror}: {error.filename or 'while it wrote or read'}.")
+        failure.step = step
+        raise failure from error
+
+
 class _Execution:
     """The products in memory while a plan runs, and how each of them is come by."""
 
@@ -120,6 +79,7 @@ class _Execution:
     ) -> None:
         self.plan, self.store = plan, store
         self.told, self.telling, self.stop_signal = tell, Lock(), stop_signal
+        self.making = Making(store, plan.recipe.name, self.tell, self._stop_if_asked)
         self.held: dict[str, Any] = {}
         self.lent: list[str] = []
         self.read: dict[str, tuple[Entry, Mapping[str, Any]]] = {}
@@ -171,7 +131,7 @@ class _Execution:
         if planned.verdict is Verdict.REUSE and entry:
             outcome = Outcome(planned, Verdict.REUSE, planned.reason, 0.0, entry)
         else:
-            room.check(self.plan, self.store, self.plan.steps.index(planned))
+            room.outlook(self.plan, self.store, self.plan.steps.index(planned)).insist()
             outcome = self._make(planned)
         self.store.remember(self.plan.recipe.name, planned.step.name, planned.key, planned.parts)
         self._finish(outcome)
@@ -221,13 +181,9 @@ class _Execution:
 
     def _make(self, planned: Planned) -> Outcome:
         """Run a step, unless somebody else made it while we waited for the lease."""
-        name, begun = planned.step.name, time.monotonic()
+        begun = time.monotonic()
         self.tell(Started(planned))
-
-        def on_wait(text: str) -> None:
-            self.tell(Noted(name, text))
-
-        with self.store.lease(planned.key, on_wait, self._stop_if_asked):
+        with self.making.lease(planned.key, planned.step.name):
             found = self.store.entry(planned.key)
             if found and found.record["id"] != planned.replaces:
                 waited = time.monotonic() - begun
@@ -240,53 +196,42 @@ class _Execution:
 
     def _run(self, planned: Planned, draft: Draft) -> Entry:
         step, begun = planned.step, time.monotonic()
-
-        def note(text: str) -> None:
-            self.tell(Noted(step.name, text))
-
-        context = Context(
-            draft=draft.work,
-            checkpoint=draft.checkpoints(note),
-            progress=lambda done, total, unit, **figures: self.tell(
-                Progressed(step.name, done, total, unit, figures)
-            ),
-            note=note,
-            metrics=lambda row: self.tell(Measured(step.name, row)),
-            stop_signal=self.stop_signal,
-        )
+        context = self._context(planned, draft)
         borrowed_before = len(self.lent)
         try:
-            with ExitStack() as used:
-                context.keep_part = partial(self._part, planned, used)
+            with _failing_as(step.name), ExitStack() as used:
+                context.keep_part = partial(self.making.part, planned, used)
                 product = step.stage.run(step.options, Inputs(self, planned), context)
-        except StepError as error:
-            error.step = error.step or step.name
-            raise
-        except OSError as error:
-            if error.errno not in REFUSED:
-                raise
-            failure = StepError(f"{error.strerror}: {error.filename or 'while it wrote or read'}.")
-            failure.step = step.name
-            raise failure from error
         finally:
             del self.lent[borrowed_before:]
         self._check_what_was_read(planned)
         entry = self.store.commit(
             draft,
             lambda folder: step.stage.save(product, folder),
-            {
-                "recipe": self.plan.recipe.name,
-                "step": step.name,
-                "parts": planned.parts,
-                "facts": masked(context.facts),
-                "seconds": round(time.monotonic() - begun, 3),
-                "versions": versions(),
-            },
+            self.making.record(step.name, planned.parts, begun, context.facts),
             planned.replaces,
         )
         if step.stage.HOLDS:
             self.held[step.name] = product
         return entry
+
+    def _context(self, planned: Planned, draft: Draft) -> Context:
+        name = planned.step.name
+
+        def note(text: str) -> None:
+            self.tell(Noted(name, text))
+
+        def progress(done: float, total: float, unit: str, **figures: Any) -> None:
+            self.tell(Progressed(name, done, total, unit, figures))
+
+        return Context(
+            draft=draft.work,
+            checkpoint=draft.checkpoints(note),
+            progress=progress,
+            note=note,
+            metrics=lambda row: self.tell(Measured(name, row)),
+            stop_signal=self.stop_signal,
+        )
 
     def _check_what_was_read(self, planned: Planned) -> None:
         """Where an input was changed while the step read it, nothing of the step's work counts."""
@@ -323,44 +268,6 @@ class _Execution:
             torch: Any = sys.modules.get("torch")
             if torch is not None and torch.cuda.is_available():
                 torch.cuda.empty_cache()
-
-    def _part(
-        self,
-        planned: Planned,
-        used: ExitStack,
-        name: str,
-        options: Mapping[str, Any],
-        roles: Collection[str],
-        make: Callable[[Path], None],
-    ) -> Path:
-        """Find or make a part of a step's work; it stays for as long as `used` is open."""
-        recipe, step = self.plan.recipe.name, f"{planned.step.name}.{name}"
-        inputs = {role: planned.parts["inputs"][role] for role in roles}
-        parts = {**planned.parts, "part": name, "options": dict(options), "inputs": inputs}
-        key, begun = digest_json(parts)[:32], time.monotonic()
-        used.enter_context(upkeep.using(self.store, [key]))
-
-        def on_wait(text: str) -> None:
-            self.tell(Noted(planned.step.name, f"{name}: {text}"))
-
-        with self.store.lease(key, on_wait, self._stop_if_asked):
-            entry = self.store.entry(key)
-            if entry is None or entry.damage():
-                draft = self.store.draft(key)
-                make(draft.work)
-                seconds = round(time.monotonic() - begun, 3)
-                facts: dict[str, Any] = {
-                    "recipe": recipe,
-                    "step": step,
-                    "parts": parts,
-                    "facts": {},
-                }
-                facts |= {"seconds": seconds, "versions": versions()}
-                link = partial(copytree, draft.work, copy_function=os.link, dirs_exist_ok=True)
-                replaces = str(entry.record["id"]) if entry else None
-                entry = self.store.commit(draft, link, facts, replaces)
-        self.store.remember(recipe, step, key, parts)
-        return entry.product
 
     def _drop_files(self, after: Planned) -> None:
         """Let go of large results that the recipe does not keep and nothing needs any more."""

@@ -181,6 +181,18 @@ def size_below(path: Path) -> int:
     return total
 
 
+def shortage(folder: Path, wanted: int) -> str | None:
+    """What to say where a folder's disk lacks the room for so many bytes; None where it does not.
+
+    Of a folder that is still to be made, it is the disk of the first one above it that is there.
+    """
+    there = next(each for each in (folder, *folder.parents) if each.is_dir())
+    free = shutil.disk_usage(there).free
+    if wanted <= free:
+        return None
+    return f"needs {human_bytes(wanted)} on disk, and {folder} has {human_bytes(free)} free."
+
+
 def names_in(folder: Path) -> list[str]:
     """What a folder holds, sorted; nothing where it is not there (any more)."""
     try:

@@ -46,11 +46,6 @@ def file_facts(path: Path) -> dict[str, Any]:
     return {"size": path.stat().st_size, "blake3": digest(path, "blake3", files.digest)}
 
 
-def manifest(folder: Path) -> files.Manifest:
-    """Size and blake3 of every file below a folder, likewise."""
-    return {path.relative_to(folder).as_posix(): file_facts(path) for path in files.walk(folder)}
-
-
 def _place() -> Path:
     return default_root() / "digests.json"
 

@@ -84,11 +84,6 @@ def place(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def restore_files(folder: Path, inputs: Mapping[str, Any]) -> Files:
-    """The files where they lie."""
-    return Files(folder)
-
-
 def save_dataset(product: Dataset, folder: Path) -> None:
     """Write each split as one Arrow stream, without what would differ between two writers.
 

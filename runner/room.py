@@ -1,13 +1,12 @@
 """Whether there is room on disk for what a plan will write, asked before it writes."""
 
-import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runner import upkeep
 from runner.errors import Problem, StoreError
-from runner.files import human_bytes
+from runner.files import shortage
 from runner.plan import Plan, Planned, Verdict, needed
 from runner.stage import Facts, Room
 from runner.store import Store
@@ -35,20 +34,29 @@ def rooms(plan: Plan, store: Store, begin: int = 0) -> Iterator[tuple[Planned, R
         yield planned, room
 
 
-def peak(plan: Plan, store: Store) -> int:
-    """The most bytes that the store will grow by, as far as they can be known."""
-    return max((size for _, _, size in _growth(plan, store, 0)), default=0)
+@dataclass(frozen=True)
+class Outlook:
+    """The most bytes that the store will grow by, as far as is known, and who lacks the room."""
+
+    peak: int
+    shortages: tuple[Problem, ...]
+
+    def insist(self) -> None:
+        """StoreError where a step cannot have the room it takes, with the figures of all these."""
+        if self.shortages:
+            raise StoreError("\n".join(map(str, self.shortages)))
 
 
-def shortages(plan: Plan, store: Store, begin: int = 0) -> list[Problem]:
-    """Every step from number `begin` on that cannot have the room it takes, with the figures."""
-    problems = []
-    for name, room, size in _growth(plan, store, begin):
+def outlook(plan: Plan, store: Store, begin: int = 0) -> Outlook:
+    """What the steps from number `begin` on take; nothing is looked at where nothing is to run."""
+    growth = [*_growth(plan, store, begin)] if plan.work else []
+    shortages = []
+    for name, room, size in growth:
         if room.kept or room.work:
-            problems += _shortage(name, store.root, size)
+            shortages += _shortage(name, store.root, size)
         if room.outside:
-            problems += _shortage(name, *room.outside)
-    return problems
+            shortages += _shortage(name, *room.outside)
+    return Outlook(max((size for _, _, size in growth), default=0), tuple(shortages))
 
 
 def _growth(plan: Plan, store: Store, begin: int) -> Iterator[tuple[str, Room, int]]:
@@ -67,16 +75,6 @@ def _growth(plan: Plan, store: Store, begin: int) -> Iterator[tuple[str, Room, i
                 del kept[each]
 
 
-def check(plan: Plan, store: Store, begin: int = 0) -> None:
-    """StoreError where a step from number `begin` on cannot have the room it takes."""
-    if problems := shortages(plan, store, begin):
-        raise StoreError("\n".join(map(str, problems)))
-
-
 def _shortage(step: str, folder: Path, wanted: int) -> list[Problem]:
-    there = next(each for each in (folder, *folder.parents) if each.is_dir())
-    free = shutil.disk_usage(there).free
-    if wanted <= free:
-        return []
-    fact = f"needs {human_bytes(wanted)} on disk, and {folder} has {human_bytes(free)} free."
-    return [Problem(step, fact, command="See what can go: runner store gc")]
+    fact = shortage(folder, wanted)
+    return [Problem(step, fact, command="See what can go: runner store gc")] if fact else []

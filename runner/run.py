@@ -20,17 +20,8 @@ from runner import files, hardware, room, upkeep
 from runner import lock as locks
 from runner.compose import compose
 from runner.errors import Problem, RecipeError, RunnerError, did_you_mean, listing, writing
-from runner.execute import (
-    Dropped,
-    Event,
-    Finished,
-    Measured,
-    Noted,
-    Outcome,
-    Started,
-    Tell,
-    execute,
-)
+from runner.events import Dropped, Event, Finished, Measured, Noted, Outcome, Started, Tell
+from runner.execute import execute
 from runner.origins import short
 from runner.plan import Plan, Verdict, plan
 from runner.recipe import Recipe
@@ -185,7 +176,7 @@ class RunFolder:
 
 def carry_out(planned: Plan, store: Store, screen: Tell, root: Path) -> list[Outcome]:
     """Run a plan and leave its folder under `root`."""
-    room.check(planned, store)
+    room.outlook(planned, store).insist()
     if planned.lock:
         upkeep.keep_for_lock(store, planned.lock, [each.key for each in planned.steps])
     folder = RunFolder(planned, root)

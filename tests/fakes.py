@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from runner import files
-from runner.execute import Event, Noted, Outcome, execute
+from runner.events import Event, Noted, Outcome
+from runner.execute import execute
 from runner.options import build, option
 from runner.plan import Plan, Verdict, plan
 from runner.recipe import Recipe, Step
@@ -357,15 +358,25 @@ def _store_calls() -> tuple[tuple[Any, str], ...]:
 def _in_child(where: Path, number: int) -> dict[str, Any]:
     """Carry the three steps out in a forked child that dies at its `number`th store call."""
     where.mkdir(parents=True, exist_ok=True)
+
+    def work(tell: Callable[[Any], None]) -> None:
+        try:
+            _die_at(number, tell)
+            ran = carry_out(three_steps(where / "log", rounds=(0, 2, 0)), Store(where))
+            tell({"ended": True, "digests": ran.digests})
+        except BaseException as error:
+            tell({"ended": False, "digests": None, "error": repr(error)})
+
+    return in_child(work)
+
+
+def in_child(work: Callable[[Callable[[Any], None]], None]) -> Any:
+    """What `work(tell)` tells, in a forked child that ends with whatever it holds."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            _die_at(number, writer)
-            ran = carry_out(three_steps(where / "log", rounds=(0, 2, 0)), Store(where))
-            _tell(writer, {"ended": True, "digests": ran.digests})
-        except BaseException as error:
-            _tell(writer, {"ended": False, "digests": None, "error": repr(error)})
+            work(lambda value: _tell(writer, value))
         finally:
             os._exit(0)
     os.close(writer)
@@ -375,7 +386,7 @@ def _in_child(where: Path, number: int) -> dict[str, Any]:
     return json.loads(text)
 
 
-def _die_at(number: int, writer: int) -> None:
+def _die_at(number: int, tell: Callable[[Any], None]) -> None:
     seen = 0
 
     def dying(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -383,7 +394,7 @@ def _die_at(number: int, writer: int) -> None:
             nonlocal seen
             seen += 1
             if seen == number:
-                _tell(writer, {"ended": False, "digests": None, "call": name})
+                tell({"ended": False, "digests": None, "call": name})
                 os._exit(137)
             return real(*arguments, **keywords)
 
@@ -394,6 +405,7 @@ def _die_at(number: int, writer: int) -> None:
 
 
 def _tell(writer: int, value: Any) -> None:
+    """A hooked `os.write` must not see this one: the file object writes past it."""
     with open(writer, "w", encoding="utf-8", closefd=False) as file:
         json.dump(value, file)
 

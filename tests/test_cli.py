@@ -20,7 +20,7 @@ import yaml
 
 from runner import __version__, cli, places, run
 from runner.errors import StepError
-from runner.execute import Finished, Measured, Noted, Outcome, Progressed, Started
+from runner.events import Finished, Measured, Noted, Outcome, Progressed, Started
 from runner.plan import Verdict
 from runner.report.live import live
 from runner.report.terminal import Lines, screen

@@ -34,7 +34,8 @@ from fakes import (
 from runner import lease as leases
 from runner import upkeep
 from runner.errors import StepError, Stopped, StoreError
-from runner.execute import Finished, Measured, Progressed, Started, execute
+from runner.events import Finished, Measured, Progressed, Started
+from runner.execute import execute
 from runner.plan import Verdict, plan
 from runner.recipe import Recipe
 from runner.stage import Need

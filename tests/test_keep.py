@@ -4,7 +4,7 @@ import pytest
 from fakes import borrower, carry_out, consumer, gatherer, recipe, source, step, words
 
 from runner import upkeep
-from runner.execute import Dropped, Finished
+from runner.events import Dropped, Finished
 from runner.plan import Verdict, plan
 from runner.recipe import Recipe
 from runner.store import Store

@@ -159,9 +159,9 @@ def large(keep: str) -> Recipe:
 def test_room_that_dropped_results_leave_is_reckoned_with(store, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 0, 250))
     with pytest.raises(StoreError, match=r"^c: needs 300 B"):
-        room.check(plan(large("all"), store), store)
-    room.check(plan(large("results"), store), store)
-    assert room.peak(plan(large("results"), store), store) == 200
+        room.outlook(plan(large("all"), store), store).insist()
+    room.outlook(plan(large("results"), store), store).insist()
+    assert room.outlook(plan(large("results"), store), store).peak == 200
 
 
 # --- side by side

@@ -72,9 +72,3 @@ def test_a_memory_that_cannot_be_read_or_written_only_costs_time(
     (own_store / "digests.json").unlink()
     (own_store / "digests.json").mkdir()
     assert memo.file_facts(path)["size"] == memo.LARGE
-
-
-def test_a_folder_is_described_as_without_memory(tmp_path, settled):
-    write(tmp_path / "a.bin", b"a")
-    (tmp_path / "b.txt").write_text("b")
-    assert memo.manifest(tmp_path) == memo.manifest(tmp_path) == files.manifest(tmp_path)

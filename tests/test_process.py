@@ -13,7 +13,8 @@ from runner.chat import IGNORED
 from runner.checkpoint import Checkpoints
 from runner.data import encode, rows
 from runner.errors import StepError, Stopped
-from runner.execute import Noted, execute
+from runner.events import Noted
+from runner.execute import execute
 from runner.products import Files
 from runner.stage import Context
 from runner.stages import adapt, generate, load, process

@@ -34,7 +34,7 @@ def trial():
 def test_every_step_that_cannot_have_its_room_is_named_with_the_figures(store, monkeypatch):
     free(monkeypatch, 149)
     with pytest.raises(StoreError) as error:
-        room.check(plan(trial(), store), store)
+        room.outlook(plan(trial(), store), store).insist()
     first, _, second, command = str(error.value).splitlines()
     assert first == f"first: needs 150 B on disk, and {store.root} has 149 B free."
     assert second == f"second: needs 1.1 kB on disk, and {store.root} has 149 B free."
@@ -43,16 +43,16 @@ def test_every_step_that_cannot_have_its_room_is_named_with_the_figures(store, m
 
 def test_room_that_is_just_enough_is_enough(store, monkeypatch):
     free(monkeypatch, 1100)
-    room.check(plan(trial(), store), store)
+    room.outlook(plan(trial(), store), store).insist()
     free(monkeypatch, 1099)
     with pytest.raises(StoreError, match=r"^second: needs 1\.1 kB"):
-        room.check(plan(trial(), store), store)
+        room.outlook(plan(trial(), store), store).insist()
 
 
 def test_a_step_that_is_done_takes_nothing_and_its_size_is_known(store, monkeypatch):
     carry_out(trial(), store)
     free(monkeypatch, 0)
-    room.check(plan(trial(), store), store)
+    room.outlook(plan(trial(), store), store).insist()
 
 
 def test_what_a_step_has_found_out_counts_for_those_after_it(store, monkeypatch):
@@ -74,10 +74,10 @@ def test_unfinished_work_that_is_there_already_is_not_asked_for_again(store, mon
     draft = store.draft(plan(what, store).step("first").key)
     (draft.work / "half").write_bytes(bytes(3000))
     free(monkeypatch, 2000)
-    room.check(plan(what, store), store)
+    room.outlook(plan(what, store), store).insist()
     free(monkeypatch, 1999)
     with pytest.raises(StoreError, match=r"first: needs 2\.0 kB"):
-        room.check(plan(what, store), store)
+        room.outlook(plan(what, store), store).insist()
 
 
 def test_what_goes_outside_the_store_is_looked_for_there(store, monkeypatch, tmp_path):
@@ -91,7 +91,7 @@ def test_what_goes_outside_the_store_is_looked_for_there(store, monkeypatch, tmp
     target = tmp_path / "models" / "mine"
     what = recipe(step("first", source("first", room=needs(outside=(target, 11)))))
     with pytest.raises(StoreError, match=f"first: needs 11 B on disk, and {target} has 10 B free"):
-        room.check(plan(what, store), store)
+        room.outlook(plan(what, store), store).insist()
     assert asked == [tmp_path]
 
 

@@ -171,7 +171,7 @@ def test_a_plan_with_overrides_takes_nothing_from_what_the_lock_file_keeps(here)
 def test_a_folder_that_holds_the_store_is_refused_before_it_is_copied(here):
     here.write({"data": {"path": "."}})
     assert "should not happen" not in here.call("run", "mine.yaml", code=1)
-    assert not list(here.folder.glob("store/drafts/*/work/files/store/drafts/*/*"))
+    assert not list(here.folder.glob("store/drafts/*/*/files/store/drafts/*/*"))
 
 
 @pytest.mark.parametrize(

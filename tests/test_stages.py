@@ -284,7 +284,7 @@ def test_training_goes_on_from_a_checkpoint_to_the_same_bytes(model_files, datas
     for stop_after in (1, 4):
         with pytest.raises(Stopped):
             train(tmp_path / "broken", stop_after)
-    assert Checkpoints(tmp_path / "broken" / "checkpoints", print).last_number() == 7
+    assert Checkpoints(tmp_path / "broken" / "checkpoints", print).newest()[0] == 7
     damaged = max((tmp_path / "broken" / "checkpoints").iterdir())
     (damaged / "adapter_model.safetensors").write_bytes(b"torn")
     assert adapter_bytes(train(tmp_path / "broken"), tmp_path / "broken-bytes") == whole

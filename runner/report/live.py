@@ -14,7 +14,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from runner.execute import Dropped, Event, Finished, Noted, Progressed, Started, Tell
+from runner.events import Dropped, Event, Finished, Noted, Progressed, Started, Tell
 from runner.files import human_bytes
 from runner.plan import Plan, Planned, Verdict
 from runner.report.terminal import amount, shown

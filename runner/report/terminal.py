@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from runner.execute import Dropped, Event, Finished, Noted, Outcome, Progressed, Started, Tell
+from runner.events import Dropped, Event, Finished, Noted, Outcome, Progressed, Started, Tell
 from runner.files import human_bytes
 from runner.plan import Plan, Verdict
 

@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,7 +96,8 @@ def _append(url: str, part: Path, context: Context) -> str:
         if done < there:
             hasher = hashlib.sha256()
             sink.truncate(0)
-        _check_room(part, total - done)
+        if lacking := files.shortage(part.parent, total - done):
+            raise StepError(lacking)
         begun, before = time.monotonic(), done
         while chunk := source.read(CHUNK):
             sink.write(chunk)
@@ -164,13 +164,6 @@ def _sha256(part: Path) -> tuple[Any, int]:
             while chunk := file.read(CHUNK):
                 hasher.update(chunk)
     return hasher, part.stat().st_size if part.exists() else 0
-
-
-def _check_room(part: Path, wanted: int) -> None:
-    free = shutil.disk_usage(part.parent).free
-    if wanted > free:
-        fact = f"needs {files.human_bytes(wanted)} on disk, and {part.parent} has "
-        raise StepError(f"{fact}{files.human_bytes(free)} free.")
 
 
 def _may_pass(error: Exception) -> bool:

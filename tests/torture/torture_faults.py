@@ -1,19 +1,19 @@
 """The disk refuses: at every open, write, sync and rename in turn, and a disk that is full."""
 
 import errno
-import json
 import os
 import subprocess
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 from disk import hooked
-from fakes import FakeStage, carry_out, recipe, source, step, three_steps
+from fakes import FakeStage, carry_out, in_child, recipe, source, step, three_steps
 from measure import first, row, size
 
 from runner import lease as leases
@@ -71,11 +71,10 @@ def where(error: BaseException) -> str:
     )
 
 
-def in_child(what: Any, store: Store, injector: Injector) -> dict[str, Any]:
-    """A run in a process of its own, which ends with whatever it holds."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
+def run_apart(what: Any, store: Store, injector: Injector) -> dict[str, Any]:
+    """A run in a process of its own: what came out, and where it was refused."""
+
+    def work(tell: Callable[[Any], None]) -> None:
         said: dict[str, Any] = {"digests": None, "unclear": ""}
         try:
             with hooked(store.root, before=injector.before):
@@ -85,15 +84,9 @@ def in_child(what: Any, store: Store, injector: Injector) -> dict[str, Any]:
                 said["unclear"] = f"not one line: {error}"
         except BaseException as error:
             said["unclear"] = f"{type(error).__name__} at {where(error)}"
-        try:
-            os.write(writer, json.dumps({**said, "at": injector.at}).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader, encoding="utf-8") as file:
-        text = file.read()
-    os.waitpid(pid, 0)
-    return json.loads(text)
+        tell({**said, "at": injector.at})
+
+    return in_child(work)
 
 
 @pytest.mark.parametrize("begun_before", [False, True], ids=["first-run", "edit"])
@@ -114,7 +107,7 @@ def test_a_refusal_is_one_clear_line_and_the_next_run_goes_on(begun_before, tmp_
                 ids = {key: store.entry(key).record["id"] for key in before}
                 injector = Injector(name, number, for_good=for_good)
                 mode = f"{name}{' for good' if for_good else ''} at call {number}"
-                said = in_child(what, store, injector)
+                said = run_apart(what, store, injector)
                 injector.at = said["at"]
                 if said["unclear"]:
                     unclear[said["unclear"]] += 1

@@ -14,7 +14,7 @@ from measure import first, row, size
 
 from runner import files, upkeep
 from runner import lease as leases
-from runner.execute import Finished, Progressed
+from runner.events import Finished, Progressed
 from runner.plan import plan
 from runner.recipe import Recipe
 from runner.store import Store

@@ -1,7 +1,6 @@
 """Files of a Hub repository, brought whole and verified into the user's own Hub cache."""
 
 import dataclasses
-import shutil
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import partial
@@ -132,11 +131,9 @@ def _check_room(files: Collection[File], cache: Cache, source: Source) -> None:
     """Refuse a download that the disk cannot hold, before its first byte."""
     begun = {file: (on_disk.seen(cache.partial(file)) or (0,))[0] for file in files}
     needed = sum(file.size - min(file.size, begun[file]) for file in files)
-    free = shutil.disk_usage(cache.folder).free
-    if needed > free:
+    if lacking := on_disk.shortage(cache.folder, needed):
         raise StepError(
-            f"{source.repo} needs {human_bytes(needed)} more, and the disk of the Hub cache "
-            f"({cache.root}) has {human_bytes(free)} free. Make room, or name a folder on "
+            f"{source.repo} {lacking} That is the Hub cache: make room, or name a folder on "
             "another disk:",
             f"HF_HOME=FOLDER {AGAIN}",
         )
