@@ -1,16 +1,13 @@
 """Shapes of rows: each is told from the others and becomes its one form; real data sets too."""
 
-import hashlib
 import json
-import subprocess
-import sys
-import tarfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from demos import UnreachableError, demo_sets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,9 +16,6 @@ from runner.data.reading.lines import BadRow
 from runner.data.reading.read import read
 from runner.data.shapes.conversations import ROLES
 from runner.data.shapes.table import SHAPES, convert, detect
-
-LLAMAFACTORY = "llamafactory==0.9.5"
-SHA256 = "1702c0bfb864e80577a59521d2edcacd2aab05ec6aee06188fcba335a589681f"
 
 Row = dict[str, Any]
 
@@ -458,24 +452,12 @@ def test_rows_of_no_shape_are_of_none(row: Row) -> None:
 
 @pytest.fixture(scope="session")
 def demos(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demonstration sets in LLaMA-Factory's source distribution, downloaded once."""
+    """The demonstration sets, downloaded once."""
     cache = getattr(request.config, "cache", None)
-    kept = cache.mkdir("llamafactory") if cache else tmp_path_factory.mktemp("kept")
-    archive = kept / "llamafactory-0.9.5.tar.gz"
-    if not archive.is_file():
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", LLAMAFACTORY]
-        command += ["--no-binary", "llamafactory", "--dest", str(kept)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-        if done.returncode:
-            pytest.skip(f"pip cannot download {LLAMAFACTORY}: {done.stderr.strip()[-200:]}")
-    assert hashlib.sha256(archive.read_bytes()).hexdigest() == SHA256
-    folder = tmp_path_factory.mktemp("demos")
-    with tarfile.open(archive) as tar:
-        within = [
-            m for m in tar if m.isfile() and "/data/" in m.name and "_demo_data" not in m.name
-        ]
-        tar.extractall(folder, within, filter="data")
-    return folder / "llamafactory-0.9.5" / "data"
+    try:
+        return demo_sets(cache.mkdir("llamafactory") if cache else tmp_path_factory.mktemp("kept"))
+    except UnreachableError as error:
+        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import costs
 import fetching
+import training
 
 from runner import __version__, hardware
 from runner.files import human_bytes
@@ -38,7 +39,7 @@ def main() -> None:
                 _command("run", "quickstart"), place, env
             ),
         }
-    text = _page(whole, record, rows) + _store_page() + fetching.page()
+    text = _page(whole, record, rows) + _store_page() + fetching.page() + training.page()
     TARGET.write_text(text, encoding="utf-8")
     print(TARGET.read_text(encoding="utf-8"))
 
