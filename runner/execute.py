@@ -1,8 +1,6 @@
 """The one loop that runs a plan: reuse what is done, make the rest, keep each step as it ends."""
 
 import errno
-import gc
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,7 +10,7 @@ from itertools import groupby
 from threading import Lock, Thread
 from typing import Any
 
-from runner import room, upkeep
+from runner import hardware, room, upkeep
 from runner.errors import StepError, Stopped
 from runner.events import (
     Dropped,
@@ -261,13 +259,11 @@ class _Execution:
             for names in planned.step.inputs.values()
             for name in names
         }
-        if gone := [name for name in self.held if name not in wanted]:
-            for name in gone:
-                del self.held[name]
-            gc.collect()
-            torch: Any = sys.modules.get("torch")
-            if torch is not None and torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        gone = [name for name in self.held if name not in wanted]
+        for name in gone:
+            del self.held[name]
+        if gone or self.outcomes[after.step.name].verdict is not Verdict.REUSE:
+            hardware.release_memory()
 
     def _drop_files(self, after: Planned) -> None:
         """Let go of large results that the recipe does not keep and nothing needs any more."""
