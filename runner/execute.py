@@ -1,18 +1,17 @@
 """The one loop that runs a plan: reuse what is done, make the rest, keep each step as it ends."""
 
 import errno
-import gc
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
+from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
-from runner import room, upkeep
+from runner import dropping, hardware, room, upkeep
 from runner.errors import StepError, Stopped
 from runner.events import (
     Dropped,
@@ -197,10 +196,10 @@ class _Execution:
     def _run(self, planned: Planned, draft: Draft) -> Entry:
         step, begun = planned.step, time.monotonic()
         context = self._context(planned, draft)
-        borrowed_before = len(self.lent)
+        borrowed_before, parts = len(self.lent), list[Entry]()
         try:
             with _failing_as(step.name), ExitStack() as used:
-                context.keep_part = partial(self.making.part, planned, used)
+                context.keep_part = partial(self._part, parts, planned, used)
                 product = step.stage.run(step.options, Inputs(self, planned), context)
         finally:
             del self.lent[borrowed_before:]
@@ -208,12 +207,19 @@ class _Execution:
         entry = self.store.commit(
             draft,
             lambda folder: step.stage.save(product, folder),
-            self.making.record(step.name, planned.parts, begun, context.facts),
+            {
+                **self.making.record(step.name, planned.parts, begun, context.facts),
+                "part_keys": [part.key for part in parts],
+            },
             planned.replaces,
         )
         if step.stage.HOLDS:
             self.held[step.name] = product
         return entry
+
+    def _part(self, kept: list[Entry], *asked: Any) -> Path:
+        kept.append(self.making.part(*asked))
+        return kept[-1].product
 
     def _context(self, planned: Planned, draft: Draft) -> Context:
         name = planned.step.name
@@ -261,27 +267,19 @@ class _Execution:
             for names in planned.step.inputs.values()
             for name in names
         }
-        if gone := [name for name in self.held if name not in wanted]:
-            for name in gone:
-                del self.held[name]
-            gc.collect()
-            torch: Any = sys.modules.get("torch")
-            if torch is not None and torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        gone = [name for name in self.held if name not in wanted]
+        for name in gone:
+            del self.held[name]
+        if gone or self.outcomes[after.step.name].verdict is not Verdict.REUSE:
+            hardware.release_memory()
 
     def _drop_files(self, after: Planned) -> None:
         """Let go of large results that the recipe does not keep and nothing needs any more."""
-        recipe, steps = self.plan.recipe, self.plan.steps
-        done = steps.index(after) + 1
-        wanted = needed(steps, begin=done)
-        for planned in steps[:done]:
-            name = planned.step.name
-            if recipe.keeps(name) or name in wanted:
-                continue
-            if entry := upkeep.spare(self.store, recipe.name, planned.key):
-                self.read.pop(name, None)
+        for name, gone in dropping.spare(self.plan, self.store, self.outcomes, after):
+            self.read.pop(name, None)
+            for entry in gone:
                 self.store.drop(entry)
-                self.tell(Dropped(name, upkeep.size_of(entry)))
+            self.tell(Dropped(name, sum(map(upkeep.size_of, gone))))
 
     def _stop_if_asked(self) -> None:
         if signal_name := self.stop_signal():

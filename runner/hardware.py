@@ -1,11 +1,14 @@
 """What this machine has and how to use it. Asked when called; the driver is asked, not torch."""
 
 import ctypes
+import gc
 import os
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 BUSY = 0.5
 """Load per core (over the last minute) from which a machine counts as busy."""
@@ -92,6 +95,19 @@ def prepare() -> str:
         chosen += ", sleeping while they wait (the machine is busy)"
     _keep_freed_memory()
     return ", ".join([*(gpu.name for gpu in gpus()), chosen])
+
+
+def release_memory() -> None:
+    """Give back what is freed: to the system (every thread's share too), and to the driver.
+
+    What a thread has freed stays in its own share, which the next step's thread does not use.
+    """
+    gc.collect()
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    with suppress(OSError, AttributeError):  # glibc's alone has it
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def peak_memory() -> int:

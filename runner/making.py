@@ -54,7 +54,7 @@ class Making:
         options: Mapping[str, Any],
         roles: Collection[str],
         make: Callable[[Path], None],
-    ) -> Path:
+    ) -> Entry:
         """Find or make a part of a step's work; it stays for as long as `used` is open."""
         step = f"{planned.step.name}.{name}"
         inputs = {role: planned.parts["inputs"][role] for role in roles}
@@ -66,7 +66,7 @@ class Making:
             if entry is None or entry.damage():
                 entry = self._make_part(key, step, parts, make, entry)
         self.store.remember(self.recipe, step, key, parts)
-        return entry.product
+        return entry
 
     def _make_part(
         self,

@@ -137,6 +137,22 @@ class FakeStage:
                 log.write(f"{self.label} {what}\n")
 
 
+class WithPart(FakeStage):
+    """A stage that reads its input once, whatever its rank is."""
+
+    def run(self, options: Any, inputs: Mapping[str, Any], context: Any) -> Words:
+        def make(folder: Path) -> None:
+            self.count["part"] += 1
+            for number in range(self.count["kept"], 3):
+                (folder / f"{number}.txt").write_text(f"{number}")
+                self.count["kept"] += 1
+                self.fault(context)
+            (folder / "all.txt").write_text(" ".join(inputs["text"].words))
+
+        self.folder = context.part("read", {"rate": options.rate}, ["text"], make)
+        return Words([*(self.folder / "all.txt").read_text().split(), str(options.rank)])
+
+
 def _spoken(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: list(each.words) for name, each in value.items()}

@@ -4,7 +4,6 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from fakes import (
     FakeStage,
     Ran,
+    WithPart,
     Words,
     borrower,
     carry_out,
@@ -651,22 +651,6 @@ def test_where_one_source_fails_the_others_stop_and_keep_what_they_have(store):
 
 
 # --- parts of a step's work
-
-
-class WithPart(FakeStage):
-    """A stage that reads its input once, whatever its rank is."""
-
-    def run(self, options: Any, inputs: Mapping[str, Any], context: Any) -> Words:
-        def make(folder: Path) -> None:
-            self.count["part"] += 1
-            for number in range(self.count["kept"], 3):
-                (folder / f"{number}.txt").write_text(f"{number}")
-                self.count["kept"] += 1
-                self.fault(context)
-            (folder / "all.txt").write_text(" ".join(inputs["text"].words))
-
-        self.folder = context.part("read", {"rate": options.rate}, ["text"], make)
-        return Words([*(self.folder / "all.txt").read_text().split(), str(options.rank)])
 
 
 def with_part(use: WithPart, **options: Any) -> Recipe:

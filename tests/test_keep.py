@@ -1,13 +1,24 @@
 """`store.keep`: large results go once nothing needs them, and come back when asked for."""
 
 import pytest
-from fakes import borrower, carry_out, consumer, gatherer, recipe, source, step, words
+from fakes import (
+    WithPart,
+    borrower,
+    carry_out,
+    consumer,
+    gatherer,
+    recipe,
+    source,
+    step,
+    words,
+)
 
 from runner import upkeep
 from runner.events import Dropped, Finished
 from runner.plan import Verdict, plan
 from runner.recipe import Recipe
-from runner.store import Store
+from runner.stage import Need
+from runner.store import Entry, Store
 from runner.upkeep import pin
 
 
@@ -119,3 +130,88 @@ def test_a_collection_takes_what_is_known_of_dropped_results_when_nobody_asks_fo
     assert len(found.remains) == 4
     upkeep.delete(store, found)
     assert not any(store.dropped.iterdir())
+
+
+# --- parts of a step's work
+
+
+def parted(
+    use: WithPart, keep: object = "results", rank: int = 8, last: int = 8, twice: bool = False
+) -> Recipe:
+    """first -> use (or use and more, which share their part) -> last."""
+    more = [step("more", use, {"text": "first"}, rank=7)] if twice else []
+    names = ("use", *(each.name for each in more))
+    return recipe(
+        step("first", source("first")),
+        step("use", use, {"text": "first"}, rank=rank),
+        *more,
+        step("last", gatherer("last"), {"texts": names}, rank=last),
+        keep=keep,
+    )
+
+
+@pytest.fixture
+def use() -> WithPart:
+    return WithPart("use", {"text": Need(kind="text")})
+
+
+def part_of(store: Store, what: Recipe, name: str = "use") -> tuple[str, Entry | None]:
+    """The key of the one part of a step that is done, and the part, if its files are there."""
+    key = plan(what, store).step(name).key
+    (found,) = (store.entry(key) or store.remains(key)).record["part_keys"]
+    return found, store.entry(found)
+
+
+def test_a_part_goes_with_the_files_of_its_step_and_stays_known(store, use):
+    ran = carry_out(parted(use), store)
+    key, part = part_of(store, parted(use))
+    assert part is None
+    assert store.remains(key).record["step"] == "use.read"
+    sizes = {event.step: event.size for event in ran.events if isinstance(event, Dropped)}
+    files = (store.remains(each) for each in (key, ran.plan.step("use").key))
+    assert sizes["use"] == sum(map(upkeep.size_of, files))
+    again = carry_out(parted(use), store)
+    assert set(again.verdicts.values()) == {Verdict.REUSE}
+    assert use.count["part"] == 1
+    assert not [event for event in again.events if isinstance(event, Dropped)]
+
+
+def test_a_part_of_a_step_that_is_kept_stays(store, use):
+    carry_out(parted(use, keep=("use",)), store)
+    assert part_of(store, parted(use))[1]
+    carry_out(parted(use, keep=("use",), rank=9), store)
+    assert use.count["part"] == 1
+
+
+def test_a_dropped_part_is_made_again_where_its_step_is(store, use):
+    right = carry_out(parted(use, last=9), Store(store.root / "other")).digests
+    carry_out(parted(use), store)
+    assert carry_out(parted(use, last=9), store).digests == right
+    assert use.count["part"] == 3
+    assert part_of(store, parted(use))[1] is None
+
+
+def test_a_part_that_a_step_to_come_shares_is_made_once(store, use):
+    carry_out(parted(use, twice=True), store)
+    assert use.count["part"] == 1
+    assert part_of(store, parted(use, twice=True), "more")[1] is None
+
+
+def test_a_part_that_a_kept_step_shares_stays(store, use):
+    carry_out(parted(use, keep=("use",), twice=True), store)
+    assert kept(store, parted(use, keep=("use",), twice=True)) == {"use", "last"}
+    assert part_of(store, parted(use, twice=True))[1]
+
+
+def test_a_part_stays_where_the_files_of_its_step_do(store, use):
+    pin(store, plan(parted(use), store).step("use").key)
+    carry_out(parted(use), store)
+    assert part_of(store, parted(use))[1]
+
+
+def test_a_pinned_part_stays(store, use):
+    carry_out(parted(use, keep="all"), store)
+    pin(store, part_of(store, parted(use))[0])
+    carry_out(parted(use), store)
+    assert kept(store, parted(use)) == {"last"}
+    assert part_of(store, parted(use))[1]
