@@ -99,13 +99,15 @@ def _run(words: Sequence[str]) -> int:
 
 def _prepared(parser: "ArgumentParser", words: Sequence[str]) -> "tuple[Namespace, Plan, Store]":
     """Parse the words of `run` or `plan`, and plan."""
-    from runner import bundle, run
+    from runner import run
 
     parser.add_argument("--locked", action="store_true", help="only as the lock file says")
     parser.add_argument("--offline", action="store_true", help="use no network at all")
     parser.add_argument("--bundle", metavar="FOLDER", help="run the recipe of a bundle, offline")
     given = parser.parse_intermixed_args(words)
     if given.bundle:
+        from runner import bundle
+
         if given.recipe:  # it is the first override: the bundle has the recipe
             given.overrides.insert(0, given.recipe)
         given.recipe = bundle.recipe_of(given.bundle)

@@ -15,7 +15,6 @@ from typing import Any, TextIO
 
 import yaml
 
-from runner import bundle as bundles
 from runner import files, hardware, room, upkeep
 from runner import lock as locks
 from runner.compose import compose
@@ -55,8 +54,11 @@ def prepare(
     store, lock = store_of(recipe), locks.read(recipe.path)
     steps, rows = _fresh_steps(recipe, fresh), locks.locked(lock)
     planned = plan(recipe, store, steps, rows)
-    if bundle and bundles.take(bundle, planned, store):
-        planned = plan(recipe, store, steps, rows)
+    if bundle:
+        from runner import bundle as bundles
+
+        if bundles.take(bundle, planned, store):
+            planned = plan(recipe, store, steps, rows)
     moved = tuple(locks.drift(lock, locks.rows(planned.recipe))) if lock else ()
     if locked and (moved or not lock):
         raise RecipeError(_unlocked(name, locks.path_of(recipe.path), moved))
