@@ -1,7 +1,7 @@
 """Whether there is room on disk for what a plan will write, asked before it writes."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def rooms(plan: Plan, store: Store, begin: int = 0) -> Iterator[tuple[Planned, R
     for number, planned in enumerate(plan.steps):
         step = planned.step
         inputs = {
-            role: {name: fact for giver in names for name, fact in known[giver].items()}
+            role: _together([known[giver] for giver in names])
             for role, names in step.inputs.items()
         }
         room = step.stage.room(step.options, inputs)
@@ -33,6 +33,13 @@ def rooms(plan: Plan, store: Store, begin: int = 0) -> Iterator[tuple[Planned, R
         elif there := store.draft_size(planned.key):
             room = replace(room, work=max(0, room.work - there))
         yield planned, room
+
+
+def _together(givers: Sequence[Facts]) -> Facts:
+    """What is known of all steps in one role; their bytes add up."""
+    found = {name: fact for giver in givers for name, fact in giver.items()}
+    sizes = [giver["bytes"] for giver in givers if "bytes" in giver]
+    return {**found, "bytes": sum(sizes)} if sizes else found
 
 
 def peak(plan: Plan, store: Store) -> int:

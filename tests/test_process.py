@@ -45,7 +45,7 @@ class Here:
         given = {"held_out": 2} | given
         assert process.check(process.Options(**given), {}) == []
         options = process.resolve(process.Options(**given), {})
-        inputs = {"data": Files(self.data), "tokenizer": Files(self.model)}
+        inputs = {"data": {"fetch.data": Files(self.data)}, "tokenizer": Files(self.model)}
         self.last = context or self.context()
         return process.run(options, inputs, self.last)
 

@@ -15,6 +15,9 @@ def figures(facts: Mapping[str, Any]) -> Iterator[str]:
     """The audit of a processed dataset, a line each."""
     counts, read = facts["counts"], facts["reading"]
     yield f"rows       {read['read']} read, {read['kept']} kept, {counts.get('rows', 0)} tokenized"
+    for name, source in read["sources"].items() if len(read["sources"]) > 1 else ():
+        again = f", begun anew {source['rounds']} times" if source["rounds"] else ""
+        yield f"source     {name}: {source['read']} read{again}"
     for each in [*read["filters"], *facts["leaks"]]:
         yield f"filter     {each['kind']}: {each['dropped']} dropped, {each['changed']} changed"
     for fact, count in read["bad"].items():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner import files, hardware, products
-from runner.errors import StepError
+from runner.errors import StepError, did_you_mean, listing
 from runner.options import Fault, option, plain
 from runner.products import Dataset
 from runner.recipe import Step
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from runner.data.encode import Encoding, Job
 
 NEEDS: Mapping[str, Need] = {
-    "data": Need(kind="files", part="data"),
+    "data": Need(kind="files", part="data", many=True),
     "tokenizer": Need(kind="files", part="model"),
 }
 GIVES = "dataset"
-VERSION = 2
+VERSION = 3
 PARTS = False
 HOLDS = False
 
@@ -37,8 +37,20 @@ Shape = Literal[
     "text",
     "tokens",
     "preference",
+    "unpaired",
 ]
-READING = ("shape", "columns", "split", "first", "on_bad_row", "rules", "seed")
+Strategy = Literal["first_exhausted", "all_exhausted", "all_exhausted_without_replacement"]
+READING = (
+    "weights",
+    "stopping_strategy",
+    "shape",
+    "columns",
+    "split",
+    "first",
+    "on_bad_row",
+    "rules",
+    "seed",
+)
 """The options that decide the rows; the others only decide their tokens."""
 
 
@@ -46,6 +58,16 @@ READING = ("shape", "columns", "split", "first", "on_bad_row", "rules", "seed")
 class Options:
     """Which rows there are, and how they become tokens."""
 
+    weights: dict[str, float] = option(
+        {},
+        "Draws rows at random from several sources, before filters, `fetch.chats: 2`: two for every"
+        " one of weight 1. Without, one source follows the other",
+    )
+    stopping_strategy: Strategy = option(
+        "first_exhausted",
+        "Of a draw by weights, as datasets.interleave_datasets: ends when the first source has no"
+        " more rows; or when all have none, the others beginning anew, or without that",
+    )
     shape: Shape = option("auto", "What the columns mean; auto tells by them, and says it")
     columns: dict[str, str] = option({}, "The shape's columns by yours, `question: frage`")
     split: str | None = option(None, "The split; train where left out, or the only one")
@@ -91,7 +113,30 @@ def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Faul
         for name in ("rules", "template_digest")
         if getattr(options, name) is not None
     ]
-    return found + (_filters(options)[1] if options.filters else [])
+    found += _filters(options)[1] if options.filters else []
+    return found + _mixing_faults(options, [step.name for step in inputs.get("data", ())])
+
+
+def _mixing_faults(options: Options, sources: Sequence[str]) -> list[Fault]:
+    """What is wrong with the weights of these sources."""
+    weights = options.weights
+    if not weights:
+        unused = options.stopping_strategy != "first_exhausted"
+        fact = "stopping_strategy has no effect without weights."
+        return [Fault(("stopping_strategy",), fact)] if unused else []
+    found = []
+    for name, weight in weights.items():
+        if name not in sources:
+            guess = did_you_mean(name, sources) or f"The sources are: {listing(sources)}."
+            found.append(Fault(("weights", name), f'weights: "{name}" is no source here.', guess))
+        if weight <= 0:
+            found.append(Fault(("weights", name), f"weights.{name} must be more than 0."))
+    if lacking := [name for name in sources if name not in weights]:
+        found.append(Fault(("weights",), f"weights says nothing of {listing(lacking)}."))
+    if options.stopping_strategy == "all_exhausted" and options.held_out:
+        fact = "all_exhausted repeats rows, so that rows held out would be trained too."
+        found.append(Fault(("stopping_strategy",), fact, "Hold none out: held_out: 0"))
+    return found
 
 
 def resolve(options: Options, locked: Facts) -> Options:
@@ -117,7 +162,8 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Datase
     from runner.data import audit, encode, rows, tables
 
     filters = _filters(options)[0]
-    folder = _rows(options, filters, inputs["data"].folder, context)
+    roots = {name: source.folder for name, source in inputs["data"].items()}
+    folder = _rows(options, filters, roots, context)
     about = files.read_json(folder / rows.ABOUT)
     held_out = _held_out(about["kept"], options)
     leaking, leaks = _leaking(folder, held_out, filters, options)
@@ -145,13 +191,17 @@ def _filters(options: Options) -> "tuple[tuple[Filter, ...], list[Fault]]":
     return build_filters(options.filters, Path())
 
 
-def _rows(options: Options, filters: "Sequence[Filter]", root: Path, context: Context) -> Path:
+def _rows(
+    options: Options, filters: "Sequence[Filter]", roots: Mapping[str, Path], context: Context
+) -> Path:
     """The folder with the rows: a part that is made anew only where what decides it changed."""
     from runner.data import rows
     from runner.data.cleaning.filters import Leak
 
     reading = rows.Reading(
-        root=root,
+        roots=roots,
+        weights=options.weights,
+        strategy=options.stopping_strategy,
         split=options.split,
         shape=options.shape,
         columns=options.columns,

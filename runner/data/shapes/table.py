@@ -24,6 +24,13 @@ from runner.data.shapes.values import Row, is_ids, is_text
 from runner.errors import did_you_mean, listing
 
 Names = Mapping[str, tuple[str, ...]]
+Kind = Literal["sft", "preference", "unpaired"]
+KINDS: Mapping[str, str] = {
+    "sft": "an example to imitate",
+    "preference": "a preference pair",
+    "unpaired": "an answer with a label",
+}
+"""The ways in which examples are learnt from; those of a dataset are all of one."""
 MEDIA = ("images", "videos", "audios")
 
 
@@ -54,6 +61,13 @@ def detect(columns: Iterable[str], row: Row) -> Shape | None:
         if all(found) and all(value is None or shape.fits(value) for value in values):
             return shape
     return None
+
+
+def kind_of_example(example: Mapping[str, Any]) -> Kind:
+    """How a canonical example is learnt from."""
+    if "chosen" in example:
+        return "preference"
+    return "unpaired" if "label" in example else "sft"
 
 
 def convert(shape: str, row: Row, columns: Mapping[str, str]) -> dict[str, Any]:
