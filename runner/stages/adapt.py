@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from runner import chat, files, hardware, products
+from runner import files, hardware, products
 from runner.errors import StepError
 from runner.options import option
 from runner.products import Dataset, Model
@@ -128,6 +128,8 @@ def _is_packed(dataset: Dataset) -> bool:
 
 def _columns(dataset: Dataset, model: Any) -> list[str]:
     """What of the rows is trained on; StepError where this cannot be done rightly."""
+    if dataset.kind != "sft":
+        raise StepError(f"its dataset is of the kind {dataset.kind}, and adapt learns from sft.")
     if "weights" in dataset.train.column_names:
         raise StepError("messages weigh differently, and adapt knows only weights of 0 and 1.")
     if not _is_packed(dataset):
@@ -149,7 +151,9 @@ def _collator(dataset: Dataset, tokenizer: Any) -> Any:
 
     if _is_packed(dataset):
         return partial(pack.collate, pad=tokenizer.pad_token_id, multiple_of=8)
-    return DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=chat.IGNORED, pad_to_multiple_of=8)
+    return DataCollatorForSeq2Seq(
+        tokenizer, label_pad_token_id=products.IGNORED, pad_to_multiple_of=8
+    )
 
 
 def save(product: Model, folder: Path) -> None:

@@ -114,6 +114,8 @@ def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Faul
         if getattr(options, name) is not None
     ]
     found += _filters(options)[1] if options.filters else []
+    if options.pack and options.shape in ("preference", "unpaired"):
+        found.append(Fault(("pack",), f"rows of the shape {options.shape} cannot be packed."))
     return found + _mixing_faults(options, [step.name for step in inputs.get("data", ())])
 
 
@@ -165,14 +167,15 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Datase
     roots = {name: source.folder for name, source in inputs["data"].items()}
     folder = _rows(options, filters, roots, context)
     about = files.read_json(folder / rows.ABOUT)
+    _check_kind(options, about["kind"])
     held_out = _held_out(about["kept"], options)
     leaking, leaks = _leaking(folder, held_out, filters, options)
-    encoding = _encoding(options, inputs["tokenizer"].folder)
+    encoding = _encoding(options, inputs["tokenizer"].folder, about["kind"])
     jobs = _jobs(folder, encoding, context.draft / "tokens", leaking)
     workers = options.workers or hardware.cores()
     figures = audit.total(encode.encode(jobs, about["kept"], workers, context))
     context.facts |= {**figures, "reading": about, "leaks": leaks}
-    train, kept = tables.split([job.target for job in jobs], rows.SHARD, held_out)
+    train, kept = tables.split([job.target for job in jobs], rows.SHARD, held_out, encoding.kind)
     found = [
         *audit.of_template(encoding, figures),
         *audit.findings(figures, train, kept, options.max_truncated),
@@ -214,6 +217,17 @@ def _rows(
     return context.part("rows", made_of, ["data"], partial(rows.write, reading, context=context))
 
 
+def _check_kind(options: Options, kind: products.Kind) -> None:
+    """Preferences are learnt by their answers alone, one row at a time."""
+    if kind == "sft":
+        return
+    if options.pack:
+        raise StepError("preferences cannot be packed.", "Leave them apart: process.pack=false")
+    if options.train_on == "all":
+        fact = "of preferences only the answers are learnt, and train_on says all."
+        raise StepError(fact, "Say so: process.train_on=assistant")
+
+
 def _held_out(count: int, options: Options) -> list[int]:
     """The numbers of the rows held out, by the seed."""
     import random
@@ -251,7 +265,7 @@ def _numbered(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield shard * rows.SHARD + index, example
 
 
-def _encoding(options: Options, tokenizer: Path) -> "Encoding":
+def _encoding(options: Options, tokenizer: Path, kind: products.Kind) -> "Encoding":
     from runner.data.encode import Encoding
 
     template = options.template
@@ -264,6 +278,7 @@ def _encoding(options: Options, tokenizer: Path) -> "Encoding":
         max_length=options.max_length,
         on_long=options.on_long,
         skips=options.on_bad_row == "skip",
+        kind=kind,
     )
 
 

@@ -25,7 +25,8 @@ def read(
     """The rows of one file, in order, without the first `begin` ones.
 
     Places name the file from `root` on, behind the `prefix`. A row that cannot be read comes as a
-    BadRow, counts like any other, and the reading goes on. A StepError says what makes the whole file unreadable.
+    BadRow, counts like any other, and the reading goes on. A StepError says what makes the whole
+    file unreadable.
     """
     name = prefix + path.relative_to(root).as_posix()
     reader = FORMATS.get(format_of(path))
