@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.data.reading import json_rows
-from runner.data.reading.columnar import count_hint
 from runner.data.reading.folder import files_of
 from runner.data.reading.lines import BadRow, Place
 from runner.data.reading.read import read
@@ -179,7 +178,6 @@ def same_rows(writer: Callable[[Sequence[Row], Path], Path], rows: list[Row], be
         assert rows_of(path) == rows
         places = list(read(path, path.parent))
         assert list(read(path, path.parent, begin)) == places[begin:]
-        assert count_hint(path) in (None, len(rows))
 
 
 @pytest.mark.parametrize("writer", FLAT + DEEP)
@@ -221,7 +219,6 @@ def test_more_rows_than_a_batch_come_in_order_from_any_beginning(tmp_path: Path)
             found = list(read(tmp_path / name, tmp_path, begin))
             assert [row["n"] for _, row in found] == list(range(begin, 5000))
             assert [place.number for place, _ in found] == list(range(begin + 1, 5001))
-        assert count_hint(tmp_path / name) == 5000
 
 
 def test_values_that_datasets_wrote_as_json_texts_are_values_again(tmp_path: Path) -> None:

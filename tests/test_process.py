@@ -1,11 +1,15 @@
 """Process: from rows of any shape to tokens, through the whole stage."""
 
+import gc
 import gzip
 import json
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +17,7 @@ from tiny import make_data
 
 from runner import cli, files, products, run
 from runner.checkpoint import Checkpoints
-from runner.data import encode, leaking, rows
+from runner.data import encode, leaking, rows, tables
 from runner.errors import StepError, Stopped
 from runner.execute import Noted, execute
 from runner.products import IGNORED, Files
@@ -531,6 +535,58 @@ def test_many_rows_are_looked_at_in_batches(monkeypatch):
     held_out = datasets.Dataset.from_list(rows[:2])
     assert leaking.leaked(train, held_out) == leaked_plainly(train, held_out) == 16
     assert leaking.leaked(train, held_out.select([])) == 0
+
+
+def most_memory(work: Callable[[], object]) -> int:
+    """The peak of what Python and numpy hold while something is done, in bytes."""
+    gc.collect()
+    tracemalloc.start()
+    work()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def grows_by(work: Callable[[int], object]) -> float:
+    """Bytes of memory more for each row more."""
+    few, many = 1000, 7000
+    work(few)  # whatever is loaded once
+    return (most_memory(lambda: work(many)) - most_memory(lambda: work(few))) / (many - few)
+
+
+def test_memory_hardly_grows_with_the_rows_that_are_read(here):
+    said = "said " * 80
+
+    def read(count: int) -> None:
+        here.anew()
+        with open(here.data / "rows.jsonl", "w") as file:
+            file.writelines(f'{{"text": "{n} {said}"}}\n' for n in range(count))
+        options = process.Options(filters=({"kind": "duplicates"},))
+        filters = process._filters(options)[0]
+        process._rows(options, filters, {"fetch.data": here.data}, here.context())
+
+    assert grows_by(read) < 300  # of 420 characters a row; what was seen is remembered
+
+
+def test_memory_hardly_grows_with_the_rows_that_are_split(tmp_path):
+    columns = {"index": pa.array(range(1000), pa.int64())}
+    columns["example"] = pa.array(["x" * 400] * 1000)
+    for name in ("input_ids", "labels"):
+        columns[name] = pa.array([[n] * 100 for n in range(1000)], pa.list_(pa.int32()))
+    columns["weights"] = pa.nulls(1000, pa.list_(pa.float32()))
+    shard = pa.table(columns)
+    for number in range(7):
+        with pa.ipc.new_stream(str(tmp_path / f"{number:02}.arrow"), shard.schema) as writer:
+            writer.write_table(shard)
+    shards = sorted(tmp_path.glob("*.arrow"))
+
+    def split(count: int) -> None:
+        held_out = process._held_out(count, process.Options(held_out=9))
+        train, kept = tables.split(shards[: count // 1000], 1000, held_out, "sft")
+        assert leaking.leaked(train, kept) >= 0
+        assert (len(train), len(kept)) == (count - 9, 9)
+
+    assert grows_by(split) < 100  # of 1200 bytes a row
 
 
 @pytest.mark.parametrize("given", [{"rules": ({},)}, {"template_digest": "0"}])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import costs
 import fetching
+import processing
 
 from runner import __version__, hardware
 from runner.files import human_bytes
@@ -27,6 +28,7 @@ def main() -> None:
         begun = time.perf_counter()
         _call(["run", "quickstart"], place, env)
         whole = time.perf_counter() - begun
+        model = next(Path(place).glob("store/entries/*/product/**/tokenizer.json")).parent
         record = json.loads(next(Path(place).glob("runs/*/*/record.json")).read_text())
         rows = {
             "`python -c pass`": _median([sys.executable, "-c", "pass"], place, env),
@@ -38,7 +40,8 @@ def main() -> None:
                 _command("run", "quickstart"), place, env
             ),
         }
-    text = _page(whole, record, rows) + _store_page() + fetching.page()
+        processed = "\n".join(processing.page(model)) + "\n"
+    text = _page(whole, record, rows) + _store_page() + fetching.page() + processed
     TARGET.write_text(text, encoding="utf-8")
     print(TARGET.read_text(encoding="utf-8"))
 

@@ -231,11 +231,12 @@ def _check_kind(options: Options, kind: products.Kind) -> None:
 def _held_out(count: int, options: Options) -> list[int]:
     """The numbers of the rows held out, by the seed."""
     import random
+    from array import array
 
     if options.held_out >= count:
         held = f"{options.held_out} rows are to be held out, and there are only {count}."
         raise StepError(held if count else "the data has no rows.")
-    order = list(range(count))
+    order = array("q", range(count))
     random.Random(options.seed).shuffle(order)  # noqa: S311  a split that can be repeated
     return sorted(order[: options.held_out])
 
@@ -253,8 +254,8 @@ def _leaking(
     hidden = set(held_out)
     told = Filters(leaks, options.seed, [row for n, row in _numbered(folder) if n in hidden])
     there = ((n, row) for n, row in _numbered(folder) if n not in hidden)
-    kept = {n for n, _ in told.apply(there)}
-    return {n for n, _ in _numbered(folder)} - kept - hidden, told.counts
+    leaking = {n for n, row in there if not any(told.apply([(n, row)]))}
+    return leaking, told.counts
 
 
 def _numbered(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:

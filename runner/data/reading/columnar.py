@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from runner.data.reading.lines import Numbered, format_of, repeated
+from runner.data.reading.lines import Numbered, repeated
 from runner.errors import StepError
 
 BATCH = 128
@@ -32,19 +32,6 @@ def read_arrow(path: Path, name: str, begin: int) -> Numbered:
     """The rows of an Arrow file or stream behind the first `begin` ones."""
     with _arrow_errors(name):
         yield from _rows(_batches(path), 0, begin, name)
-
-
-def count_hint(path: Path) -> int | None:
-    """How many rows there are, where the format says so without being read."""
-    if format_of(path) == ".parquet":
-        import pyarrow.parquet as pq
-
-        with _arrow_errors(path.name):
-            return int(pq.read_metadata(path).num_rows)
-    if format_of(path) in (".arrow", ".feather"):
-        with _arrow_errors(path.name):
-            return sum(int(batch.num_rows) for batch in _batches(path))
-    return None
 
 
 @contextmanager
