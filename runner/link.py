@@ -252,15 +252,15 @@ class _Linking:
                 continue
             if not givers:
                 self._nobody_gives(where, need)
-            found[role] = tuple(givers if need.many else givers[-1:])
+            found[role] = tuple(givers if need.many and not need.part else givers[-1:])
         return found
 
     def _named(self, where: Where, role: str, need: Need, value: Any) -> tuple[str, ...]:
         """The steps that the recipe names for a role, each checked."""
         names = [str(each) for each in value] if isinstance(value, list) else [str(value)]
         earlier = {step.name: step for step in self.steps}
-        fitting = [name for name, step in earlier.items() if _gives(step, need)]
-        for name in names:
+        fitting = [name for name, step in earlier.items() if step.stage.GIVES == need.kind]
+        for index, name in enumerate(names):
             if name not in fitting:
                 why = (
                     f"gives {earlier[name].stage.GIVES}, and {role} takes {need.kind}"
@@ -269,6 +269,10 @@ class _Linking:
                 )
                 guess = did_you_mean(name, fitting) or f"It takes one of: {listing(fitting)}."
                 self._report([Fault((*where, role), f'{role}: "{name}" {why}.', guess)])
+            elif need.many and name in names[:index]:
+                self._report([Fault((*where, role), f'{role} names "{name}" twice.')])
+        if not names and need.many and not need.optional:
+            self._report([Fault((*where, role), f"{role} names no step, and needs one.")])
         if len(names) != 1 and not need.many:
             self._report([Fault((*where, role), f"{role} takes one step, not {len(names)}.")])
         return tuple(names)

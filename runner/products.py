@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from runner import files
 from runner.errors import StepError
@@ -17,6 +17,16 @@ FILES, REFERENCE = "files", "hub.json"
 TEMPLATE = "chat_template.jinja"
 BATCH = 1000
 """Rows of a dataset that are written together."""
+IGNORED = -100
+"""The label of a token that is not trained (torch's cross entropy leaves it out)."""
+
+Kind = Literal["sft", "preference", "unpaired"]
+COLUMNS: Mapping[Kind, tuple[str, ...]] = {
+    "sft": ("input_ids", "labels"),
+    "preference": ("prompt_ids", "chosen_ids", "rejected_ids"),
+    "unpaired": ("prompt_ids", "completion_ids", "label"),
+}
+"""What the rows of each kind of dataset have."""
 
 
 @dataclass(frozen=True)
@@ -37,23 +47,69 @@ class Files:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows with `input_ids` and `labels`; those held out with the `example` (JSON) that they were.
+    """Rows of tokens, all of one kind; those held out with the `example` (JSON) that they were.
 
-    Labels are the input ids where the token is trained and -100 elsewhere. The rows held out are
-    never among those trained on. Packed rows have `position_ids` that restart with each row inside.
-    `template` is the chat template that was used, where it is not the tokenizer's own.
+    sft         `input_ids` and `labels`, which are the ids where a token is trained and IGNORED
+                elsewhere; `weights` where answers count differently. Packed rows have `lengths`,
+                and `position_ids` that restart with each row inside.
+    preference  `prompt_ids`, `chosen_ids`, `rejected_ids`: the generation prompt, and the answers
+                with their stop tokens, as the collator of trl's DPOTrainer takes them.
+    unpaired    `prompt_ids`, `completion_ids` and a `label`, true for a good answer, as the
+                collator of trl's KTOTrainer takes them.
+
+    Ids are lists of int32. The rows held out are never among those trained on. `template` is the
+    chat template that was used, where it is not the tokenizer's own.
     """
 
     train: Any
     held_out: Any
     template: str | None = None
 
+    @property
+    def kind(self) -> Kind:
+        """What is learnt from a row: all of it that is trained, or which answer is better."""
+        names = {*self.train.column_names}
+        return next(kind for kind, columns in COLUMNS.items() if names.issuperset(columns))
+
     def conversations(self) -> list[dict[str, Any]]:
-        """The examples held out, each with its `messages`; StepError where they are no chats."""
+        """The examples held out, each with its `messages` and, where it has them, its `tools`.
+
+        They end with the answer that is wanted: of preferences with the chosen one, and those
+        labelled as bad are left out. StepError where the rows held out are no conversations.
+        """
         found = [json.loads(text) for text in self.held_out["example"]]
-        if not all("messages" in example for example in found):
+        chats = [_chat(example) for example in found if example.get("label", True)]
+        if not all("messages" in example for example in chats):
             raise StepError("the rows held out are no conversations, so nothing can be asked.")
-        return found
+        return chats
+
+    def scored(self, count: int) -> list[Row]:
+        """`input_ids` and `labels` of the first rows held out, at most `count`.
+
+        Of preferences those of the wanted answers, as in `conversations`.
+        """
+        rows = self.held_out.select_columns(COLUMNS[self.kind])
+        if self.kind == "unpaired":
+            rows = rows.select([at for at, good in enumerate(rows["label"]) if good])
+        return [_as_labels(row) for row in rows.select(range(min(count, len(rows))))]
+
+
+def _chat(example: dict[str, Any]) -> dict[str, Any]:
+    """The conversation that an example holds, if it does."""
+    answer = example.get("chosen", example.get("completion"))
+    if not isinstance(answer, list):
+        return example
+    tools = {"tools": example["tools"]} if "tools" in example else {}
+    return {"messages": example["prompt"] + answer, **tools}
+
+
+def _as_labels(row: Row) -> Row:
+    """A row of any kind as one that is learnt whole."""
+    answer = row.get("chosen_ids", row.get("completion_ids"))
+    if answer is None:
+        return {"input_ids": row["input_ids"], "labels": row["labels"]}
+    prompt = row["prompt_ids"]
+    return {"input_ids": prompt + answer, "labels": [IGNORED] * len(prompt) + answer}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Whether there is room on disk for what a plan will write, asked before it writes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def rooms(plan: Plan, store: Store, begin: int = 0) -> Iterator[tuple[Planned, R
     for number, planned in enumerate(plan.steps):
         step = planned.step
         inputs = {
-            role: {name: fact for giver in names for name, fact in known[giver].items()}
+            role: _together([known[giver] for giver in names])
             for role, names in step.inputs.items()
         }
         room = step.stage.room(step.options, inputs)
@@ -45,6 +45,13 @@ class Outlook:
         """StoreError where a step cannot have the room it takes, with the figures of all these."""
         if self.shortages:
             raise StoreError("\n".join(map(str, self.shortages)))
+
+
+def _together(givers: Sequence[Facts]) -> Facts:
+    """What is known of all steps in one role; their bytes add up."""
+    found = {name: fact for giver in givers for name, fact in giver.items()}
+    sizes = [giver["bytes"] for giver in givers if "bytes" in giver]
+    return {**found, "bytes": sum(sizes)} if sizes else found
 
 
 def outlook(plan: Plan, store: Store, begin: int = 0) -> Outlook:

@@ -20,9 +20,9 @@ Facts = Mapping[str, Any]
 class Need:
     """A role that a stage needs filled, by the latest earlier step that gives this kind.
 
-    part      only a part of a fetch step of this name (`model`, `data`)
+    part      only a part of a fetch step of this name (`model`, `data`), or what the recipe names
     optional  the role may stay empty
-    many      every earlier step of this kind fills the role
+    many      every earlier step of this kind fills the role; with `part`, those the recipe names
     named     filled only where the recipe names a step
     consumes  the stage changes the product in place; nobody else may use it after
     restores  reading this stage's own product back asks for the role too

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from runner.chat import IGNORED
 from runner.data.masks.findings import check_template
 from runner.data.masks.mask import ROLES, Encoder, MaskError, TooLong
+from runner.products import IGNORED
 
 TEMPLATES = Path(__file__).parent / "templates"
 CORPUS = [

@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.chat import IGNORED
 from runner.data.pack import collate, crosses, efficiency, pack, packed
+from runner.products import IGNORED
+
+
+def packs_of(rows, bins):
+    """Those packs of rows, as Python lists."""
+    import pyarrow as pa
+
+    inside = pa.Table.from_pylist([rows[number] for numbers in bins for number in numbers])
+    return packed(inside, [len(numbers) for numbers in bins]).to_pylist()
+
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=120)
 
@@ -86,7 +95,7 @@ def test_positions_restart_and_no_row_is_predicted_from_another():
         {"input_ids": [1, 2, 3], "labels": [1, 2, 3], "weights": [1.0, 0.5, 1.0]},
         {"input_ids": [4, 5], "labels": [4, 5], "weights": [2.0, 2.0]},
     ]
-    assert list(packed(rows, [[0, 1]])) == [
+    assert packs_of(rows, [[0, 1]]) == [
         {
             "input_ids": [1, 2, 3, 4, 5],
             "labels": [1, 2, 3, IGNORED, 5],
@@ -95,13 +104,16 @@ def test_positions_restart_and_no_row_is_predicted_from_another():
             "weights": [1.0, 0.5, 1.0, 0.0, 2.0],
         }
     ]
-    assert rows[1]["labels"] == [4, 5]
+    (unweighted,) = packs_of(
+        [rows[0], {**rows[1], "labels": [IGNORED, 5], "weights": None}], [[0, 1]]
+    )
+    assert unweighted["weights"] == [1.0, 0.5, 1.0, 0.0, 1.0]
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=40))
 def test_every_token_is_packed_once(lengths):
     rows = [{"input_ids": list(range(n)), "labels": [IGNORED, *range(1, n)]} for n in lengths]
-    made = list(packed(rows, pack(lengths, 32)))
+    made = packs_of(rows, pack(lengths, 32))
     assert sorted(t for one in made for t in one["input_ids"]) == sorted(
         t for row in rows for t in row["input_ids"]
     )
@@ -137,7 +149,7 @@ def difference(model, rows, bins, **changes):
     """How far the logits of packed rows are from those of each row by itself."""
     import torch
 
-    batch = {**collate(list(packed(rows, bins)), pad=0), **changes}
+    batch = {**collate(packs_of(rows, bins), pad=0), **changes}
     batch = {name: value for name, value in batch.items() if value is not None}
     with torch.no_grad():
         logits = model(**batch).logits
@@ -173,7 +185,7 @@ def test_what_pads_a_batch_changes_nothing(model):
     import torch
 
     rows = rows_of(4, 6, 3)
-    packs = list(packed(rows, [[0, 1], [2]]))
+    packs = packs_of(rows, [[0, 1], [2]])
     said = []
     for pad in (0, 77):
         batch = collate(packs, pad=pad, multiple_of=8)
@@ -190,9 +202,9 @@ def test_the_loss_of_a_pack_is_that_of_its_rows(model):
 
     rows = rows_of(7, 12, 5)
     with torch.no_grad():
-        whole = model(**collate(list(packed(rows, [[0, 1, 2]])), pad=0)).loss
+        whole = model(**collate(packs_of(rows, [[0, 1, 2]]), pad=0)).loss
         parts = [
-            model(**collate(list(packed(rows, [[number]])), pad=0)).loss * (length - 1)
+            model(**collate(packs_of(rows, [[number]]), pad=0)).loss * (length - 1)
             for number, length in enumerate((7, 12, 5))
         ]
     assert torch.allclose(whole, sum(parts) / (24 - 3), atol=1e-5)
@@ -238,7 +250,7 @@ def test_a_trainer_takes_packs(model, tmp_path):
             disable_tqdm=True,
             save_strategy="no",
         ),
-        train_dataset=datasets.Dataset.from_list(list(packed(rows, bins))),
+        train_dataset=datasets.Dataset.from_list(packs_of(rows, bins)),
         data_collator=lambda packs: collate(packs, pad=0),
     )
     assert trainer.train().training_loss > 0

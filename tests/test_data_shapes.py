@@ -322,6 +322,51 @@ def test_what_is_wrong_with_a_preference_is_said(change: Row, says: str) -> None
     assert says in bad("preference", {**PAIR, **change})
 
 
+JUDGED = {"prompt": [HI[0]], "completion": [BETTER], "label": True}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        JUDGED,
+        {"prompt": "Hi", "completion": "Hello", "label": True},
+        {"question": "Hi", "completion": BETTER, "label": True},
+        {"completion": [HI[0], BETTER], "label": True},
+        {"prompt": "\n\nHuman: Hi\n\nAssistant:", "completion": "Hello", "label": True},
+    ],
+)
+def test_every_form_of_an_answer_with_a_label_becomes_prompt_completion_and_label(row: Row) -> None:
+    assert detect(row, row) is SHAPES["unpaired"]
+    assert convert("unpaired", row, {}) == JUDGED
+
+
+@pytest.mark.parametrize(
+    ("label", "made"), [("True", True), ("false", False), (0, False), ("1", True), (True, True)]
+)
+def test_labels_may_be_words_and_numbers_where_the_shape_is_named(label: Any, made: bool) -> None:
+    assert convert("unpaired", {**JUDGED, "label": label}, {})["label"] is made
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"label": "good"}, "label must be true or false, not 'good'."),
+        ({"label": 0.5}, "label must be true or false, not 0.5."),
+        ({"label": None}, 'has null in the column "label".'),
+        ({"prompt": None}, "has no prompt."),
+        ({"prompt": HI}, "has a prompt that ends with a message of the assistant."),
+        ({"completion": [BETTER, HI[0]]}, "completion must end with a message of the assistant."),
+    ],
+)
+def test_what_is_wrong_with_an_answer_and_its_label_is_said(change: Row, says: str) -> None:
+    assert says in bad("unpaired", {**JUDGED, **change})
+
+
+def test_a_label_that_is_no_truth_value_is_a_note() -> None:
+    row = {"prompt": "Hi", "completion": "Hello", "label": 1}
+    assert detect(row, row) is SHAPES["prompt_completion"]
+
+
 # Columns
 
 
@@ -386,6 +431,9 @@ ROWS = {
     "tokens": st.fixed_dictionaries(
         {"input_ids": numbers}, optional={"labels": numbers, "attention_mask": numbers}
     ),
+    "unpaired": st.fixed_dictionaries(
+        {"completion": answers, "label": st.booleans()}, optional={"prompt": words | openai}
+    ),
     "preference": st.fixed_dictionaries(
         {"chosen": answers, "rejected": answers},
         optional={"prompt": words | openai, "conversations": human},
@@ -419,6 +467,7 @@ def test_a_row_becomes_its_canonical_form_or_a_bad_row(shape: str, data: st.Data
         "text": {"text"},
         "tokens": {"input_ids", "labels"},
         "preference": {"prompt", "chosen", "rejected", "tools"},
+        "unpaired": {"prompt", "completion", "label", "tools"},
     }
     try:
         made = convert(shape, data.draw(ROWS[shape]), {})

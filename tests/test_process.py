@@ -1,21 +1,28 @@
 """Process: from rows of any shape to tokens, through the whole stage."""
 
+import gc
 import gzip
 import json
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
+import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny import make_data
 
 from runner import cli, files, products, run
-from runner.chat import IGNORED
 from runner.checkpoint import Checkpoints
-from runner.data import encode, rows
+from runner.data import encode, leaking, rows, tables
 from runner.errors import StepError, Stopped
 from runner.events import Noted
 from runner.execute import execute
-from runner.products import Files
+from runner.products import IGNORED, Files
+from runner.report import rows as report
 from runner.stage import Context
 from runner.stages import adapt, generate, load, process
 
@@ -46,7 +53,7 @@ class Here:
         given = {"held_out": 2} | given
         assert process.check(process.Options(**given), {}) == []
         options = process.resolve(process.Options(**given), {})
-        inputs = {"data": Files(self.data), "tokenizer": Files(self.model)}
+        inputs = {"data": {"fetch.data": Files(self.data)}, "tokenizer": Files(self.model)}
         self.last = context or self.context()
         return process.run(options, inputs, self.last)
 
@@ -338,10 +345,249 @@ def test_the_example_of_the_readme_is_a_right_one(tmp_path):
     assert process.check(options, {}) == []
 
 
-def test_preference_pairs_are_refused_in_one_line(here):
-    here.write(*({"prompt": f"say {n}", "chosen": "yes", "rejected": "no"} for n in range(4)))
-    with pytest.raises(StepError, match=r"^rows\.jsonl:1: is a preference pair"):
+def pairs(count: int) -> list[dict[str, Any]]:
+    return [
+        {"prompt": f"say {n}", "chosen": f"yes {n}", "rejected": f"no, never {n}"}
+        for n in range(count)
+    ]
+
+
+def judged(count: int) -> list[dict[str, Any]]:
+    return [{"prompt": f"say {n}", "completion": f"yes {n}", "label": n % 2 == 0}
+            for n in range(count)]  # fmt: skip
+
+
+def test_preference_pairs_become_prompts_and_two_answers(here, tmp_path):
+    here.write(*pairs(8))
+    made = here.run(held_out=2)
+    assert made.kind == "preference"
+    assert made.train.column_names == ["prompt_ids", "chosen_ids", "rejected_ids"]
+    decode = products.open_tokenizer(here.model).decode
+    said = {
+        (decode(row["prompt_ids"]), decode(row["chosen_ids"]), decode(row["rejected_ids"]))
+        for row in [*made.train, *made.held_out]
+    }
+    assert said == {
+        (
+            f"<|im_start|>user\nsay {n}<|im_end|>\n<|im_start|>assistant\n",
+            f"yes {n}<|im_end|>",
+            f"no, never {n}<|im_end|>",
+        )
+        for n in range(8)
+    }
+    (tmp_path / "kept").mkdir()
+    process.save(made, tmp_path / "kept")
+    again = process.restore(tmp_path / "kept", {})
+    assert again.kind == "preference"
+    assert again.train.to_list() == made.train.to_list()
+    assert again.train.features["chosen_ids"].feature.dtype == "int32"
+
+
+def test_answers_with_labels_become_prompts_completions_and_labels(here):
+    here.write(*judged(8))
+    made = here.run(held_out=0)
+    assert made.kind == "unpaired"
+    assert made.train.column_names == ["prompt_ids", "completion_ids", "label"]
+    assert made.train["label"][:] == [True, False] * 4
+
+
+def test_preferences_held_out_are_asked_and_scored_by_the_wanted_answer(here):
+    here.write(*pairs(8))
+    made = here.run(held_out=6)
+    wanted = [json.loads(text)["chosen"][0]["content"] for text in made.held_out["example"]]
+    assert [chat["messages"][-1]["content"] for chat in made.conversations()] == wanted
+    for row, pair in zip(made.scored(4), made.held_out, strict=False):
+        assert row["input_ids"] == pair["prompt_ids"] + pair["chosen_ids"]
+        assert [label for label in row["labels"] if label != IGNORED] == pair["chosen_ids"]
+    assert len(made.scored(4)) == 4
+    loaded = load.run(load.Options(dtype="float32"), {"files": Files(here.model)}, here.context())
+    options = generate.Options(max_new_tokens=2)
+    answers = generate.run(options, {"model": loaded, "dataset": made}, here.context())
+    assert [row["expected"] for row in answers] == wanted
+
+
+def test_of_answers_with_labels_held_out_the_good_ones_are_asked_and_scored(here):
+    here.write(*judged(8))
+    made = here.run(held_out=7)
+    good = [json.loads(text) for text in made.held_out["example"]]
+    good = [example for example in good if example["label"]]
+    assert len(good) in (3, 4)
+    assert [chat["messages"] for chat in made.conversations()] == [
+        example["prompt"] + example["completion"] for example in good
+    ]
+    assert [len(made.scored(count)) for count in (2, 9)] == [2, len(good)]
+
+
+def test_max_length_is_that_of_the_prompt_with_the_longer_answer(here):
+    here.write(*pairs(8))
+    with pytest.raises(StepError, match=r"^rows\.jsonl:1: it has .* tokens, and 32 are allowed"):
+        here.run(held_out=0, max_length=32)
+    here.anew()
+    made = here.run(held_out=0, max_length=32, on_long="truncate", audit="warn")
+    longest = {len(row["prompt_ids"]) + len(row["rejected_ids"]) for row in made.train}
+    assert longest == {32}
+    assert here.last.facts["counts"]["truncated"] == 8
+    assert here.last.facts["tokens_by_role"]["assistant"] == here.last.facts["counts"]["trained"]
+
+
+def test_the_audit_finds_a_prompt_that_is_also_held_out(here):
+    other = {"prompt": "say 0", "chosen": "surely", "rejected": "hardly"}
+    here.write(*pairs(1), other)
+    with pytest.raises(StepError, match=r"^1 rows stand both among those held out"):
+        here.run(held_out=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "fact"),
+    [
+        ({"pack": True}, "preferences cannot be packed"),
+        ({"train_on": "all"}, "of preferences only the answers are learnt"),
+    ],
+)
+def test_what_preferences_cannot_have_is_refused_in_one_line(here, given, fact):
+    here.write(*pairs(4))
+    with pytest.raises(StepError, match=fact):
+        here.run(held_out=0, **given)
+
+
+def test_that_preferences_cannot_be_packed_is_found_before_any_work_where_it_can_be():
+    (fault,) = process.check(process.Options(shape="preference", pack=True), {})
+    assert (fault.where, fault.fact) == (
+        ("pack",),
+        "rows of the shape preference cannot be packed.",
+    )
+
+
+def test_chats_and_pairs_are_no_dataset_together(here):
+    here.write(chat(1), chat(2), name="a.jsonl")
+    here.write(*pairs(2), name="b.jsonl")
+    with pytest.raises(StepError, match=r"^b\.jsonl:1: is a preference pair, and a\.jsonl:1 is an"):
         here.run(held_out=0)
+
+
+def test_adapt_refuses_preferences_in_one_line(here):
+    here.write(*pairs(4))
+    made = here.run(held_out=0)
+    loaded = load.run(load.Options(dtype="float32"), {"files": Files(here.model)}, here.context())
+    with pytest.raises(StepError, match="its dataset is of the kind preference"):
+        adapt.run(adapt.Options(), {"model": loaded, "dataset": made}, here.context())
+
+
+def test_pairs_are_shown_with_what_is_chosen_and_what_is_rejected(here):
+    here.write(*pairs(2))
+    tokenizer = products.open_tokenizer(here.model)
+    shown = "\n".join(report.rows(here.run(held_out=0), tokenizer, 1, color=False))
+    assert shown.splitlines() == [
+        "--- row 1: 24 tokens of prompt, chosen 6, rejected 12",
+        "<|im_start|>user",
+        "say 0<|im_end|>",
+        "<|im_start|>assistant",
+        "[[yes 0<|im_end|>]]",
+        "{{no, never 0<|im_end|>}}",
+    ]
+    colored = "\n".join(report.rows(here.run(held_out=0), tokenizer, 1, color=True))
+    assert "\x1b[32myes 0<|im_end|>\x1b[0m" in colored
+    assert "\x1b[9;31mno, never 0<|im_end|>\x1b[0m" in colored
+    here.anew()
+    here.write(*judged(2))
+    shown = "\n".join(report.rows(here.run(held_out=0), tokenizer, 2, color=False))
+    assert "[[yes 0<|im_end|>]]" in shown
+    assert "{{yes 1<|im_end|>}}" in shown
+
+
+def leaked_plainly(train: Any, held_out: Any) -> int:
+    """Row by row: what stands before the first token that is trained, or all of it."""
+
+    def question(row: Any) -> tuple[int, ...]:
+        if "prompt_ids" in row:
+            return tuple(row["prompt_ids"])
+        trained = [at for at, label in enumerate(row["labels"]) if label != IGNORED]
+        return tuple(row["input_ids"][: (trained or [0])[0] or None])
+
+    asked = {question(row) for row in held_out}
+    return sum(question(row) in asked for row in train)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data(), kind=st.sampled_from(["sft", "preference"]))
+def test_rows_that_ask_what_is_held_out_are_counted_as_row_by_row(data, kind):
+    few = st.lists(st.integers(0, 2), max_size=4)
+    tables = []
+    for _ in range(2):
+        asked = data.draw(st.lists(st.tuples(few, few, few), min_size=1, max_size=9))
+        rows = [
+            {"prompt_ids": a, "chosen_ids": b, "rejected_ids": c}
+            if kind == "preference"
+            else {"input_ids": [*a, *b, *c], "labels": [IGNORED] * len(a) + b + [IGNORED] * len(c)}
+            for a, b, c in asked
+        ]
+        features = dict.fromkeys(rows[0], datasets.List(datasets.Value("int32")))
+        made = datasets.Dataset.from_list(rows, features=datasets.Features(features))
+        order = data.draw(st.permutations(range(len(rows))))
+        tables.append(made.select(order) if data.draw(st.booleans()) else made)
+    train, held_out = tables
+    assert leaking.leaked(train, held_out) == leaked_plainly(train, held_out)
+
+
+def test_many_rows_are_looked_at_in_batches(monkeypatch):
+    monkeypatch.setattr(leaking, "BATCH", 3)
+    rows = [{"input_ids": [n % 5, 7, n], "labels": [IGNORED, IGNORED, n]} for n in range(40)]
+    train = datasets.Dataset.from_list(rows)
+    held_out = datasets.Dataset.from_list(rows[:2])
+    assert leaking.leaked(train, held_out) == leaked_plainly(train, held_out) == 16
+    assert leaking.leaked(train, held_out.select([])) == 0
+
+
+def most_memory(work: Callable[[], object]) -> int:
+    """The peak of what Python and numpy hold while something is done, in bytes."""
+    gc.collect()
+    tracemalloc.start()
+    work()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def grows_by(work: Callable[[int], object]) -> float:
+    """Bytes of memory more for each row more."""
+    few, many = 1000, 7000
+    work(few)  # whatever is loaded once
+    return (most_memory(lambda: work(many)) - most_memory(lambda: work(few))) / (many - few)
+
+
+def test_memory_hardly_grows_with_the_rows_that_are_read(here):
+    said = "said " * 80
+
+    def read(count: int) -> None:
+        here.anew()
+        with open(here.data / "rows.jsonl", "w") as file:
+            file.writelines(f'{{"text": "{n} {said}"}}\n' for n in range(count))
+        options = process.Options(filters=({"kind": "duplicates"},))
+        filters = process._filters(options)[0]
+        process._rows(options, filters, {"fetch.data": here.data}, here.context())
+
+    assert grows_by(read) < 300  # of 420 characters a row; what was seen is remembered
+
+
+def test_memory_hardly_grows_with_the_rows_that_are_split(tmp_path):
+    columns = {"index": pa.array(range(1000), pa.int64())}
+    columns["example"] = pa.array(["x" * 400] * 1000)
+    for name in ("input_ids", "labels"):
+        columns[name] = pa.array([[n] * 100 for n in range(1000)], pa.list_(pa.int32()))
+    columns["weights"] = pa.nulls(1000, pa.list_(pa.float32()))
+    shard = pa.table(columns)
+    for number in range(7):
+        with pa.ipc.new_stream(str(tmp_path / f"{number:02}.arrow"), shard.schema) as writer:
+            writer.write_table(shard)
+    shards = sorted(tmp_path.glob("*.arrow"))
+
+    def split(count: int) -> None:
+        held_out = process._held_out(count, process.Options(held_out=9))
+        train, kept = tables.split(shards[: count // 1000], 1000, held_out, "sft")
+        assert leaking.leaked(train, kept) >= 0
+        assert (len(train), len(kept)) == (count - 9, 9)
+
+    assert grows_by(split) < 100  # of 1200 bytes a row
 
 
 @pytest.mark.parametrize("given", [{"rules": ({},)}, {"template_digest": "0"}])

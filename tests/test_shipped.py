@@ -28,8 +28,9 @@ FROM_NETWORK = {"smollm2-135m-hub"}
 OPTIONS = {
     "fetch": "repo type revision commit include exclude path url wheel members sha256 digest"
     " convert_gguf allow_pickle",
-    "process": "shape columns split first on_bad_row filters rules template template_digest"
-    " train_on held_out max_length on_long pack audit max_truncated seed workers",
+    "process": "weights stopping_strategy shape columns split first on_bad_row filters rules"
+    " template template_digest train_on held_out max_length on_long pack audit max_truncated"
+    " seed workers",
     "load": "dtype attention",
     "adapt": "rank alpha dropout target_modules epochs max_steps batch_size learning_rate schedule"
     " warmup_steps weight_decay seed checkpoint_every keep_checkpoints",

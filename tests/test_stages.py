@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tiny import make_data
 
-from runner import chat, files, products
+from runner import files, products
 from runner.checkpoint import Checkpoints
 from runner.data.masks.mask import Encoder
 from runner.errors import StepError, Stopped
@@ -61,7 +61,7 @@ def data_files(tmp_path: Path) -> Files:
 
 @pytest.fixture
 def dataset(model_files: Files, data_files: Files, tmp_path: Path) -> products.Dataset:
-    inputs = {"data": data_files, "tokenizer": model_files}
+    inputs = {"data": {"fetch.data": data_files}, "tokenizer": model_files}
     return process.run(process.Options(held_out=8), inputs, context(tmp_path / "p"))
 
 
@@ -83,11 +83,11 @@ def adapted(loaded: Model, dataset: products.Dataset, tmp_path: Path) -> Model:
 def test_what_is_trained_is_the_answer_and_its_stop_token(dataset, model_files):
     tokenizer = products.open_tokenizer(model_files.folder)
     for row, example in zip(dataset.held_out, dataset.conversations(), strict=True):
-        trained = [token for token in row["labels"] if token != chat.IGNORED]
+        trained = [token for token in row["labels"] if token != products.IGNORED]
         assert tokenizer.decode(trained) == example["messages"][-1]["content"] + "<|im_end|>"
     for row in list(dataset.train) + list(dataset.held_out):
         assert all(
-            label in (chat.IGNORED, token)
+            label in (products.IGNORED, token)
             for label, token in zip(row["labels"], row["input_ids"], strict=True)
         )
 
@@ -102,9 +102,10 @@ def test_every_answer_of_a_longer_conversation_is_trained(model_files):
         {"role": "assistant", "content": "dos"},
     ]
     encoded = Encoder(tokenizer).encode({"messages": messages})
-    trained = tokenizer.decode([token for token in encoded.labels if token != chat.IGNORED])
+    trained = tokenizer.decode([token for token in encoded.labels if token != products.IGNORED])
     assert trained == "uno<|im_end|>dos<|im_end|>"
-    assert tokenizer.decode(encoded.input_ids) == chat.render(tokenizer, messages, for_answer=False)
+    whole = tokenizer.apply_chat_template(messages, tokenize=False)
+    assert tokenizer.decode(encoded.input_ids) == whole
 
 
 def test_rows_held_out_are_never_trained_on(dataset):
@@ -152,13 +153,13 @@ def test_bad_data_is_refused_with_its_place(text, message, model_files, tmp_path
 def test_a_row_that_is_too_long_is_refused_with_the_option_to_allow_it(
     model_files, data_files, tmp_path
 ):
-    inputs = {"data": data_files, "tokenizer": model_files}
+    inputs = {"data": {"fetch.data": data_files}, "tokenizer": model_files}
     with pytest.raises(StepError, match=r"it has \d+ tokens, and 5 are allowed"):
         process.run(process.Options(held_out=8, max_length=5), inputs, context(tmp_path))
 
 
 def test_no_row_has_to_be_held_out(model_files, data_files, tmp_path):
-    inputs = {"data": data_files, "tokenizer": model_files}
+    inputs = {"data": {"fetch.data": data_files}, "tokenizer": model_files}
     made = process.run(process.Options(held_out=0), inputs, context(tmp_path / "p"))
     read = kept(process, made, tmp_path / "kept", {})
     assert (len(read.train), len(read.held_out)) == (40, 0)
@@ -173,7 +174,7 @@ def test_a_template_that_hides_the_answer_is_refused(tiny_model, data_files, tmp
         "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}"
         "{% endfor %}"
     )
-    inputs = {"data": data_files, "tokenizer": Files(folder)}
+    inputs = {"data": {"fetch.data": data_files}, "tokenizer": Files(folder)}
     with pytest.raises(StepError, match="the chat template leaves out messages"):
         process.run(process.Options(held_out=8), inputs, context(tmp_path))
 
@@ -402,7 +403,7 @@ def test_perplexity_is_that_of_each_row_alone(loaded, dataset):
         with torch.inference_mode():
             scores = loaded.model(input_ids=ids).logits[0, :-1].log_softmax(-1)
         for position, label in enumerate(row["labels"][1:]):
-            if label != chat.IGNORED:
+            if label != products.IGNORED:
                 total, count = total - scores[position, label].item(), count + 1
     found = evaluate.perplexity(loaded, rows, evaluate.Options(batch_size=3), lambda rows: None)
     assert found == pytest.approx(math.exp(total / count), rel=1e-4)

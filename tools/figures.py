@@ -12,6 +12,7 @@ from pathlib import Path
 
 import costs
 import fetching
+import processing
 import training
 
 from runner import __version__, hardware
@@ -28,6 +29,7 @@ def main() -> None:
         begun = time.perf_counter()
         _call(["run", "quickstart"], place, env)
         whole = time.perf_counter() - begun
+        model = next(Path(place).glob("store/entries/*/product/**/tokenizer.json")).parent
         record = json.loads(next(Path(place).glob("runs/*/*/record.json")).read_text())
         rows = {
             "`python -c pass`": _median([sys.executable, "-c", "pass"], place, env),
@@ -39,7 +41,9 @@ def main() -> None:
                 _command("run", "quickstart"), place, env
             ),
         }
-    text = _page(whole, record, rows) + _store_page() + fetching.page() + training.page()
+        processed = "\n".join(processing.page(model)) + "\n"
+    text = _page(whole, record, rows) + _store_page() + fetching.page()
+    text += processed + training.page()
     TARGET.write_text(text, encoding="utf-8")
     print(TARGET.read_text(encoding="utf-8"))
 

@@ -17,7 +17,7 @@ from runner.stages import STAGES
 
 ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "tests" / "golden.json"
-BORROWED = ("chat", "convert", "products")
+BORROWED = ("convert", "products")
 """Modules of ours that stages work with: a stage's code is its own and theirs."""
 FETCHING = [f"sources/{name}.py" for name in ("local", "url", "wheel", "hub/choice")]
 """Those that decide what is fetched; how it gets here changes nothing."""
@@ -66,7 +66,7 @@ def _code(stage: str) -> list[str]:
     }
     paths = [f"{name}.py" for name in BORROWED if name in imported]
     paths += FETCHING if stage == "fetch" else []
-    paths += sorted(_data_modules()) if stage == "process" else []
+    paths += sorted(_data_modules()) if stage in ("process", "generate") else []
     borrowed = [_parsed(ROOT / "runner" / path) for path in paths]
     return [ast.unparse(each) for each in (tree, *borrowed)]
 

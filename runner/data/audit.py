@@ -1,14 +1,12 @@
 """What rows have become, in figures, and what of it is wrong."""
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from runner import files, products
-from runner.chat import IGNORED
 from runner.data.encode import Encoding
+from runner.data.leaking import leaked
 from runner.data.masks.findings import check_template
 from runner.errors import StepError
 from runner.stage import Context
@@ -77,17 +75,3 @@ def judge(found: Iterable[tuple[str, str]], context: Context, *, strict: bool) -
         if strict:
             raise StepError(fact, f"{change} To go on all the same: process.audit=warn")
         context.note(f"{fact} {change}")
-
-
-def leaked(train: Any, held_out: Any) -> int:
-    """How many rows to train on have the very tokens of what precedes the answer held out."""
-    asked = {_question(row) for row in held_out}
-    return sum(_question(row) in asked for row in train) if asked else 0
-
-
-def _question(row: Mapping[str, Any]) -> bytes:
-    """What stands before the first token that is trained (all of it where the first one is)."""
-    labels = row["labels"]
-    first = next((at for at, label in enumerate(labels) if label != IGNORED), len(labels))
-    asked = row["input_ids"][: first or len(labels)]
-    return hashlib.blake2b(json.dumps(asked).encode(), digest_size=16).digest()

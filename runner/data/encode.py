@@ -8,16 +8,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from runner import files, products
-from runner.chat import IGNORED
+from runner.data.masks.answers import Answered, encode_answers
 from runner.data.masks.mask import ROLES, Encoded, Encoder, MaskError, OnLong, TooLong, TrainOn
 from runner.data.rows import Example, rows_of
 from runner.errors import StepError
+from runner.products import COLUMNS, Kind
 from runner.stage import Context
 
 BATCH = 512
@@ -26,6 +28,7 @@ WORTH_IT = 20_000
 """Rows from which a second process has earned its start."""
 PLACES_SHOWN = 3
 PR_SET_PDEATHSIG = 1
+Tokens = Encoded | Answered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,7 @@ class Encoding:
     max_length: int
     on_long: OnLong
     skips: bool
+    kind: Kind = "sft"
 
 
 @dataclass(frozen=True)
@@ -92,39 +96,52 @@ def encode_shard(job: Job) -> None:
     import pyarrow as pa
 
     how = job.encoding
-    tokenizer = products.open_tokenizer(how.tokenizer)
-    encoder = Encoder(tokenizer, how.template, how.train_on, how.max_length, how.on_long)
-    figures = Figures()
+    encoder = _encoder(how)
+    figures, schema = Figures(), schema_of(how.kind)
     rows = ((i, *row) for i, row in enumerate(rows_of(job.source)) if i not in job.left_out)
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    with pa.OSFile(str(job.target), "wb") as sink, pa.ipc.new_stream(sink, schema()) as writer:
+    with pa.OSFile(str(job.target), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         while batch := list(islice(rows, BATCH)):
-            _refuse_pairs(batch)
+            examples = [example for _, _, example in batch]
+            encoded = (
+                encoder.encode_many(examples)
+                if how.kind == "sft"
+                else encode_answers(encoder, examples, how.max_length, how.on_long)
+            )
             made = [
-                _row(index, example, encoded)
-                for (index, place, example), encoded in zip(
-                    batch, encoder.encode_many([row for _, _, row in batch]), strict=True
-                )
-                if figures.count(place, encoded, how)
+                _row(index, example, one)
+                for (index, place, example), one in zip(batch, encoded, strict=True)
+                if figures.count(place, one, how)
             ]
-            writer.write_table(pa.Table.from_pylist(made, schema()))
+            writer.write_table(pa.Table.from_pylist(made, schema))
     files.sync(job.target)
     files.write_json(_figures(job.target), figures.plain())
 
 
-def _refuse_pairs(batch: Sequence[tuple[int, str, Example]]) -> None:
-    for _, place, example in batch:
-        if "chosen" in example:
-            raise StepError(f"{place}: is a preference pair, and no stage learns from pairs yet.")
+def _encoder(how: Encoding) -> Encoder:
+    """A fresh encoder: what it learns from the rows of a shard has no effect on another shard."""
+    tokenizer = _tokenizer(how.tokenizer)
+    if how.kind != "sft":  # which have a length of their own
+        return Encoder(tokenizer, how.template)
+    return Encoder(tokenizer, how.template, how.train_on, how.max_length, how.on_long)
 
 
-def schema() -> Any:
+@lru_cache(maxsize=1)
+def _tokenizer(folder: Path) -> Any:
+    return products.open_tokenizer(folder)
+
+
+def schema_of(kind: Kind) -> Any:
     """What a row of tokens is on disk."""
     import pyarrow as pa
 
-    ids = pa.list_(pa.int32())
-    columns = {"index": pa.int64(), "example": pa.string(), "input_ids": ids, "labels": ids}
-    return pa.schema({**columns, "weights": pa.list_(pa.float32())})
+    columns = {"index": pa.int64(), "example": pa.string()}
+    columns |= dict.fromkeys(COLUMNS[kind], pa.list_(pa.int32()))
+    if kind == "sft":
+        columns["weights"] = pa.list_(pa.float32())
+    if kind == "unpaired":
+        columns["label"] = pa.bool_()
+    return pa.schema(columns)
 
 
 class Figures:
@@ -136,20 +153,16 @@ class Figures:
         self.lengths: Counter[int] = Counter()
         self.places: dict[str, list[str]] = {}
 
-    def count(self, place: str, encoded: Encoded | MaskError, how: Encoding) -> bool:
+    def count(self, place: str, encoded: Tokens | MaskError, how: Encoding) -> bool:
         """Whether the row stays; StepError where it is at fault and rows are not left out."""
         if isinstance(encoded, MaskError):
             self._refuse(place, encoded, how)
             return False
-        trained = len(encoded.labels) - encoded.labels.count(IGNORED)
-        self.counts.update(rows=1, tokens=len(encoded.input_ids), trained=trained)
+        self.counts.update(rows=1, tokens=len(encoded.roles), trained=encoded.trained)
         self.roles.update(encoded.roles)
-        self.lengths[max(16, 1 << (len(encoded.input_ids) - 1).bit_length())] += 1
+        self.lengths[max(16, 1 << (encoded.size - 1).bit_length())] += 1
         self._note("truncated", place, encoded.truncated)
-        self._note("untrained", place, not trained)
-        self._note(
-            "unstopped", place, bool(trained) and not encoded.stops and not encoded.truncated
-        )
+        self._note("unstopped", place, not encoded.stops and not encoded.truncated)
         return True
 
     def plain(self) -> dict[str, Any]:
@@ -177,11 +190,15 @@ class Figures:
             self.places[name] = [*self.places[name], place][:PLACES_SHOWN]
 
 
-def _row(index: int, example: Example, encoded: Encoded | MaskError) -> dict[str, Any]:
+def _row(index: int, example: Example, encoded: Tokens | MaskError) -> dict[str, Any]:
+    row = {"index": index, "example": json.dumps(example, ensure_ascii=False)}
+    if isinstance(encoded, Answered):
+        kind: Kind = "unpaired" if "label" in example else "preference"
+        ids = dict(zip(COLUMNS[kind], [encoded.prompt_ids, *encoded.answers], strict=False))
+        return {**row, **ids, **({"label": example["label"]} if kind == "unpaired" else {})}
     assert isinstance(encoded, Encoded)
     return {
-        "index": index,
-        "example": json.dumps(example, ensure_ascii=False),
+        **row,
         "input_ids": encoded.input_ids,
         "labels": encoded.labels,
         "weights": encoded.weights,

@@ -6,10 +6,10 @@ cache (`masking_utils.find_packed_sequence_indices`). `crosses` asks a model whe
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from runner.chat import IGNORED
+from runner.products import IGNORED
 
 Row = dict[str, Any]
 
@@ -51,13 +51,44 @@ def efficiency(lengths: Sequence[int], bins: Sequence[Sequence[int]], max_length
     return sum(lengths) / (len(bins) * max_length) if bins else 1.0
 
 
-def packed(rows: Sequence[Mapping[str, Any]], bins: Iterable[Sequence[int]]) -> Iterator[Row]:
-    """One row a bin: input_ids, labels and position_ids, and weights where the rows have them.
+def packed(rows: Any, sizes: Sequence[int]) -> Any:
+    """The rows of an Arrow table as packs: each is the next `sizes[n]` rows, joined.
 
-    `lengths` are those of the rows inside. No row's first token is predicted from the row before.
+    Its columns are input_ids, labels and position_ids, weights where the rows have them, and
+    `lengths`, those of the rows inside. No row's first token is predicted from the row before.
     """
-    for numbers in bins:
-        yield _joined([rows[number] for number in numbers])
+    import numpy as np
+    import pyarrow as pa
+
+    lengths = rows["input_ids"].combine_chunks().value_lengths().to_numpy()
+    edges = np.concatenate([[0], np.cumsum(lengths)])
+    firsts = np.concatenate([[0], np.cumsum(sizes)])
+    later = edges[np.setdiff1d(np.arange(len(lengths)), firsts)]
+    values = {name: _flat(rows[name]) for name in ("input_ids", "labels")}
+    if "weights" in rows.column_names:
+        values["weights"] = _weights(rows["weights"], lengths, values["labels"] != IGNORED)
+        values["weights"][later] = 0.0
+    values["labels"][later] = IGNORED
+    values["position_ids"] = np.arange(edges[-1], dtype=np.int32)
+    values["position_ids"] -= np.repeat(edges[:-1], lengths).astype(np.int32)
+    borders = pa.array(edges[firsts], pa.int32())
+    columns = {name: pa.ListArray.from_arrays(borders, each) for name, each in values.items()}
+    columns["lengths"] = pa.ListArray.from_arrays(pa.array(firsts, pa.int32()), lengths)
+    return pa.table(columns)
+
+
+def _flat(column: Any) -> Any:
+    """The values of all lists of an Arrow column, as numbers of one's own."""
+    return column.combine_chunks().flatten().to_numpy().copy()
+
+
+def _weights(column: Any, lengths: Any, trained: Any) -> Any:
+    """How much each token counts; in a row without weights, all that are trained count alike."""
+    import numpy as np
+
+    weights = trained.astype(np.float32)
+    weights[np.repeat(column.is_valid().to_numpy(), lengths)] = _flat(column)
+    return weights
 
 
 def collate(packs: Sequence[Mapping[str, Any]], pad: int, multiple_of: int = 1) -> dict[str, Any]:
@@ -94,7 +125,7 @@ def crosses(model: Any, batch_size: int = 1) -> bool:
     said = []
     with torch.no_grad():
         for first in firsts:
-            batch = collate([_joined([first, second])] * batch_size, pad=0)
+            batch = collate(packed(_table([first, second]), [2]).to_pylist() * batch_size, pad=0)
             del batch["labels"]
             on_device = {
                 name: value.to(model.device) if torch.is_tensor(value) else value
@@ -105,17 +136,7 @@ def crosses(model: Any, batch_size: int = 1) -> bool:
     return not torch.allclose(said[0], said[1], atol=1e-4, rtol=1e-3)
 
 
-def _joined(rows: Sequence[Mapping[str, Any]]) -> Row:
-    joined: Row = {"input_ids": [], "labels": [], "position_ids": [], "lengths": []}
-    weighted = "weights" in rows[0]
-    if weighted:
-        joined["weights"] = []
-    for row in rows:
-        first = not joined["input_ids"]
-        joined["input_ids"] += row["input_ids"]
-        joined["labels"] += row["labels"] if first else [IGNORED, *row["labels"][1:]]
-        joined["position_ids"] += range(len(row["input_ids"]))
-        joined["lengths"].append(len(row["input_ids"]))
-        if weighted:
-            joined["weights"] += row["weights"] if first else [0.0, *row["weights"][1:]]
-    return joined
+def _table(rows: Sequence[Row]) -> Any:
+    import pyarrow as pa
+
+    return pa.Table.from_pylist(rows)

@@ -1,26 +1,31 @@
 """Shards of tokens as the tables of a dataset: split, and packed, mostly left on disk."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from runner.data import pack as packing
+from runner.products import COLUMNS, Kind
 
 BATCH = 500
 """Packs that are written together."""
 
 
-def split(shards: Sequence[Path], size: int, held_out: Collection[int]) -> tuple[Any, Any]:
+def split(
+    shards: Sequence[Path], size: int, held_out: Sequence[int], kind: Kind
+) -> tuple[Any, Any]:
     """The rows to train on and those held out, in their order; `size` is that of a whole shard."""
     import datasets
+    import numpy as np
 
     tables = [datasets.Dataset.from_file(str(path)) for path in shards]
-    whole, hidden = datasets.concatenate_datasets(tables), set(held_out)
-    numbers = [n * size + index for n, table in enumerate(tables) for index in table["index"]]
-    train = whole.select([at for at, n in enumerate(numbers) if n not in hidden])
-    kept = whole.select([at for at, n in enumerate(numbers) if n in hidden])
-    columns = ["input_ids", "labels", *(["weights"] if _has_weights(whole) else [])]
+    whole = datasets.concatenate_datasets(tables)
+    numbers = np.concatenate(
+        [n * size + table.data.column("index").to_numpy() for n, table in enumerate(tables)]
+    )
+    hidden = np.isin(numbers, np.asarray(held_out, dtype=np.int64))
+    train, kept = (whole.select(np.flatnonzero(chosen)) for chosen in (~hidden, hidden))
+    columns = [*COLUMNS[kind], *(["weights"] if kind == "sft" and _has_weights(whole) else [])]
     return train.select_columns(columns), kept.select_columns(["example", *columns])
 
 
@@ -29,46 +34,29 @@ def pack(train: Any, max_length: int, target: Path) -> tuple[Any, float]:
     import datasets
     import pyarrow as pa
 
-    rows = _Rows(train)
-    lengths = rows.lengths()
+    rows = train.with_format("arrow")
+    lengths = _lengths(rows)
     bins = packing.pack(lengths, max_length)
-    names = [*train.column_names, "position_ids", "lengths"]
     kinds = {"weights": pa.float32()}
+    names = [*train.column_names, "position_ids", "lengths"]
     schema = pa.schema({name: pa.list_(kinds.get(name, pa.int32())) for name in names})
-    packs = packing.packed(rows, bins)
     with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-        while batch := list(islice(packs, BATCH)):
-            writer.write_table(pa.Table.from_pylist(batch, schema))
+        for begin in range(0, len(bins), BATCH):
+            some = bins[begin : begin + BATCH]
+            inside = rows[[row for one in some for row in one]]
+            made = packing.packed(inside, [len(one) for one in some])
+            writer.write_table(made.select(names).cast(schema))
     used = round(packing.efficiency(lengths, bins, max_length), 4)
     return datasets.Dataset.from_file(str(target)), used
 
 
-class _Rows(Sequence[Mapping[str, Any]]):
-    """Rows of lists of numbers by number, read from where they lie."""
-
-    def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset.with_format("arrow")
-        self._names = dataset.column_names
-
-    def lengths(self) -> list[int]:
-        """Tokens of every row."""
-        import pyarrow.compute as pc
-
-        return [
-            length
-            for table in self._dataset.iter(10_000)
-            for length in pc.list_value_length(table["input_ids"]).to_pylist()
-        ]
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, number: Any) -> Any:
-        table = self._dataset[int(number)]
-        return {name: table[name][0].as_py() for name in self._names}
-
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        return (self[number] for number in range(len(self)))
+def _lengths(rows: Any) -> list[int]:
+    """Tokens of every row."""
+    return [
+        length
+        for table in rows.iter(10_000)
+        for length in table["input_ids"].combine_chunks().value_lengths().to_pylist()
+    ]
 
 
 def _has_weights(dataset: Any) -> bool:

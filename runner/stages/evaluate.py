@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from runner import chat, products
+from runner import products
 from runner.errors import StepError
 from runner.options import Fault, option
 from runner.products import Model, Row
@@ -71,7 +71,7 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> dict[s
     }
     roles = [role for role in ("reference", "model") if role in inputs]
     if options.perplexity_rows and "dataset" in inputs:
-        rows = list(inputs["dataset"].held_out)[: options.perplexity_rows]
+        rows = inputs["dataset"].scored(options.perplexity_rows)
         if not rows:
             raise StepError("no rows are held out to measure perplexity on.")
         for done, role in enumerate(roles):
@@ -99,13 +99,13 @@ def perplexity(
         batch = rows[start : start + options.batch_size]
         ids = _padded([row["input_ids"] for row in batch], 0, device)
         mask = _padded([[1] * len(row["input_ids"]) for row in batch], 0, device)
-        targets = _padded([row[column] for row in batch], chat.IGNORED, device)[:, 1:]
+        targets = _padded([row[column] for row in batch], products.IGNORED, device)[:, 1:]
         with torch.inference_mode():
             logits = model.model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
         losses = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), ignore_index=chat.IGNORED, reduction="sum"
+            logits.flatten(0, 1), targets.flatten(), ignore_index=products.IGNORED, reduction="sum"
         )
-        total, count = total + losses.item(), count + int((targets != chat.IGNORED).sum())
+        total, count = total + losses.item(), count + int((targets != products.IGNORED).sum())
         report(start + len(batch))
     return round(math.exp(total / count), 4)
 

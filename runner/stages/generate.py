@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from runner import chat, products
+from runner import products
 from runner.errors import StepError
 from runner.files import digest_json
 from runner.options import Fault, option
@@ -24,9 +24,12 @@ from runner.stage import (
     takes_little_room,
 )
 
+if TYPE_CHECKING:
+    from runner.data.prompts import Asked, Prompts
+
 NEEDS: Mapping[str, Need] = {"model": Need(kind="model"), "dataset": Need(kind="dataset")}
 GIVES = "text"
-VERSION = 1
+VERSION = 2
 PARTS = False
 HOLDS = True
 
@@ -65,6 +68,8 @@ def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Faul
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> list[Row]:
     """Answer in batches, going on after the rows that a killed run has kept."""
+    from runner.data.prompts import Prompts
+
     dataset: Dataset = inputs["dataset"]
     rows = dataset.conversations()[: options.rows]
     if not rows:
@@ -72,9 +77,10 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> list[R
     kept = context.draft / "rows.jsonl"
     answers = _kept(kept, options.batch_size)
     model = products.with_template(inputs["model"], dataset.template)
+    prompts = Prompts(model.tokenizer)
     tokens, begun = 0, time.monotonic()
     for start in range(len(answers), len(rows), options.batch_size):
-        batch = _answers(model, rows[start : start + options.batch_size], options, start)
+        batch = _answers(model, prompts, rows[start : start + options.batch_size], options, start)
         _append(kept, batch)
         answers += batch
         tokens += sum(row["answer_tokens"] for row in batch)
@@ -88,40 +94,46 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> list[R
     return answers
 
 
-def _answers(model: Model, rows: Sequence[Row], options: Options, start: int) -> list[Row]:
+def _answers(
+    model: Model, prompts: "Prompts", rows: Sequence[Row], options: Options, start: int
+) -> list[Row]:
     """One batch: prompt, expected answer, answer, why it ended, token counts."""
     import torch
 
-    tokenizer = model.tokenizer
-    prompts = [chat.render(tokenizer, row["messages"][:-1], for_answer=True) for row in rows]
-    encoded = tokenizer(prompts, padding=True, return_tensors="pt", add_special_tokens=False).to(
-        model.model.device
-    )
+    tokenizer, stops = model.tokenizer, prompts.stops
+    asked = prompts.asked(rows)
+    encoded = tokenizer.pad(
+        {"input_ids": [each.prompt_ids for each in asked]}, return_tensors="pt"
+    ).to(model.model.device)
     torch.manual_seed(options.seed + start)
     with torch.inference_mode(), _one_head(model.model):
         output = model.model.generate(
             **encoded,
             max_new_tokens=options.max_new_tokens,
             pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
+            eos_token_id=stops,
             **_drawing(options),
         )
-    found = []
-    for row, ids in zip(rows, output[:, encoded["input_ids"].shape[1] :].tolist(), strict=True):
-        stopped = tokenizer.eos_token_id in ids
-        ids = ids[: ids.index(tokenizer.eos_token_id)] if stopped else ids
-        asked = row["messages"][:-1]
-        found.append(
-            {
-                "id": digest_json([asked, _settings(options)])[:16],
-                "prompt": asked[-1]["content"],
-                "expected": row["messages"][-1]["content"],
-                "answer": tokenizer.decode(ids, skip_special_tokens=True).strip(),
-                "finish": "stop" if stopped else "length",
-                "answer_tokens": len(ids) + stopped,
-            }
-        )
-    return found
+    answers = output[:, encoded["input_ids"].shape[1] :].tolist()
+    return [
+        _answer(row, each, ids, stops, tokenizer, options)
+        for row, each, ids in zip(rows, asked, answers, strict=True)
+    ]
+
+
+def _answer(
+    row: Row, asked: "Asked", ids: list[int], stops: list[int], tokenizer: Any, options: Options
+) -> Row:
+    ends = next((at for at, token in enumerate(ids) if token in stops), None)
+    before = row["messages"][:-1]
+    return {
+        "id": digest_json([before, row.get("tools"), _settings(options)])[:16],
+        "prompt": before[-1]["content"],
+        "expected": asked.expected,
+        "answer": tokenizer.decode(ids[:ends], skip_special_tokens=True).strip(),
+        "finish": "length" if ends is None else "stop",
+        "answer_tokens": len(ids) if ends is None else ends + 1,
+    }
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner import files, hardware, products
-from runner.errors import StepError
+from runner.errors import StepError, did_you_mean, listing
 from runner.options import Fault, option, plain
 from runner.products import Dataset
 from runner.recipe import Step
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from runner.data.encode import Encoding, Job
 
 NEEDS: Mapping[str, Need] = {
-    "data": Need(kind="files", part="data"),
+    "data": Need(kind="files", part="data", many=True),
     "tokenizer": Need(kind="files", part="model"),
 }
 GIVES = "dataset"
-VERSION = 2
+VERSION = 3
 PARTS = False
 HOLDS = False
 
@@ -37,8 +37,20 @@ Shape = Literal[
     "text",
     "tokens",
     "preference",
+    "unpaired",
 ]
-READING = ("shape", "columns", "split", "first", "on_bad_row", "rules", "seed")
+Strategy = Literal["first_exhausted", "all_exhausted", "all_exhausted_without_replacement"]
+READING = (
+    "weights",
+    "stopping_strategy",
+    "shape",
+    "columns",
+    "split",
+    "first",
+    "on_bad_row",
+    "rules",
+    "seed",
+)
 """The options that decide the rows; the others only decide their tokens."""
 
 
@@ -46,6 +58,16 @@ READING = ("shape", "columns", "split", "first", "on_bad_row", "rules", "seed")
 class Options:
     """Which rows there are, and how they become tokens."""
 
+    weights: dict[str, float] = option(
+        {},
+        "Draws rows at random from several sources, before filters, `fetch.chats: 2`: two for every"
+        " one of weight 1. Without, one source follows the other",
+    )
+    stopping_strategy: Strategy = option(
+        "first_exhausted",
+        "Of a draw by weights, as datasets.interleave_datasets: ends when the first source has no"
+        " more rows; or when all have none, the others beginning anew, or without that",
+    )
     shape: Shape = option("auto", "What the columns mean; auto tells by them, and says it")
     columns: dict[str, str] = option({}, "The shape's columns by yours, `question: frage`")
     split: str | None = option(None, "The split; train where left out, or the only one")
@@ -91,7 +113,32 @@ def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Faul
         for name in ("rules", "template_digest")
         if getattr(options, name) is not None
     ]
-    return found + (_filters(options)[1] if options.filters else [])
+    found += _filters(options)[1] if options.filters else []
+    if options.pack and options.shape in ("preference", "unpaired"):
+        found.append(Fault(("pack",), f"rows of the shape {options.shape} cannot be packed."))
+    return found + _mixing_faults(options, [step.name for step in inputs.get("data", ())])
+
+
+def _mixing_faults(options: Options, sources: Sequence[str]) -> list[Fault]:
+    """What is wrong with the weights of these sources."""
+    weights = options.weights
+    if not weights:
+        unused = options.stopping_strategy != "first_exhausted"
+        fact = "stopping_strategy has no effect without weights."
+        return [Fault(("stopping_strategy",), fact)] if unused else []
+    found = []
+    for name, weight in weights.items():
+        if name not in sources:
+            guess = did_you_mean(name, sources) or f"The sources are: {listing(sources)}."
+            found.append(Fault(("weights", name), f'weights: "{name}" is no source here.', guess))
+        if weight <= 0:
+            found.append(Fault(("weights", name), f"weights.{name} must be more than 0."))
+    if lacking := [name for name in sources if name not in weights]:
+        found.append(Fault(("weights",), f"weights says nothing of {listing(lacking)}."))
+    if options.stopping_strategy == "all_exhausted" and options.held_out:
+        fact = "all_exhausted repeats rows, so that rows held out would be trained too."
+        found.append(Fault(("stopping_strategy",), fact, "Hold none out: held_out: 0"))
+    return found
 
 
 def resolve(options: Options, locked: Facts) -> Options:
@@ -117,16 +164,18 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Datase
     from runner.data import audit, encode, rows, tables
 
     filters = _filters(options)[0]
-    folder = _rows(options, filters, inputs["data"].folder, context)
+    roots = {name: source.folder for name, source in inputs["data"].items()}
+    folder = _rows(options, filters, roots, context)
     about = files.read_json(folder / rows.ABOUT)
+    _check_kind(options, about["kind"])
     held_out = _held_out(about["kept"], options)
     leaking, leaks = _leaking(folder, held_out, filters, options)
-    encoding = _encoding(options, inputs["tokenizer"].folder)
+    encoding = _encoding(options, inputs["tokenizer"].folder, about["kind"])
     jobs = _jobs(folder, encoding, context.draft / "tokens", leaking)
     workers = options.workers or hardware.cores()
     figures = audit.total(encode.encode(jobs, about["kept"], workers, context))
     context.facts |= {**figures, "reading": about, "leaks": leaks}
-    train, kept = tables.split([job.target for job in jobs], rows.SHARD, held_out)
+    train, kept = tables.split([job.target for job in jobs], rows.SHARD, held_out, encoding.kind)
     found = [
         *audit.of_template(encoding, figures),
         *audit.findings(figures, train, kept, options.max_truncated),
@@ -145,13 +194,17 @@ def _filters(options: Options) -> "tuple[tuple[Filter, ...], list[Fault]]":
     return build_filters(options.filters, Path())
 
 
-def _rows(options: Options, filters: "Sequence[Filter]", root: Path, context: Context) -> Path:
+def _rows(
+    options: Options, filters: "Sequence[Filter]", roots: Mapping[str, Path], context: Context
+) -> Path:
     """The folder with the rows: a part that is made anew only where what decides it changed."""
     from runner.data import rows
     from runner.data.cleaning.filters import Leak
 
     reading = rows.Reading(
-        root=root,
+        roots=roots,
+        weights=options.weights,
+        strategy=options.stopping_strategy,
         split=options.split,
         shape=options.shape,
         columns=options.columns,
@@ -164,14 +217,26 @@ def _rows(options: Options, filters: "Sequence[Filter]", root: Path, context: Co
     return context.part("rows", made_of, ["data"], partial(rows.write, reading, context=context))
 
 
+def _check_kind(options: Options, kind: products.Kind) -> None:
+    """Preferences are learnt by their answers alone, one row at a time."""
+    if kind == "sft":
+        return
+    if options.pack:
+        raise StepError("preferences cannot be packed.", "Leave them apart: process.pack=false")
+    if options.train_on == "all":
+        fact = "of preferences only the answers are learnt, and train_on says all."
+        raise StepError(fact, "Say so: process.train_on=assistant")
+
+
 def _held_out(count: int, options: Options) -> list[int]:
     """The numbers of the rows held out, by the seed."""
     import random
+    from array import array
 
     if options.held_out >= count:
         held = f"{options.held_out} rows are to be held out, and there are only {count}."
         raise StepError(held if count else "the data has no rows.")
-    order = list(range(count))
+    order = array("q", range(count))
     random.Random(options.seed).shuffle(order)  # noqa: S311  a split that can be repeated
     return sorted(order[: options.held_out])
 
@@ -189,8 +254,8 @@ def _leaking(
     hidden = set(held_out)
     told = Filters(leaks, options.seed, [row for n, row in _numbered(folder) if n in hidden])
     there = ((n, row) for n, row in _numbered(folder) if n not in hidden)
-    kept = {n for n, _ in told.apply(there)}
-    return {n for n, _ in _numbered(folder)} - kept - hidden, told.counts
+    leaking = {n for n, row in there if not any(told.apply([(n, row)]))}
+    return leaking, told.counts
 
 
 def _numbered(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -201,7 +266,7 @@ def _numbered(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield shard * rows.SHARD + index, example
 
 
-def _encoding(options: Options, tokenizer: Path) -> "Encoding":
+def _encoding(options: Options, tokenizer: Path, kind: products.Kind) -> "Encoding":
     from runner.data.encode import Encoding
 
     template = options.template
@@ -214,6 +279,7 @@ def _encoding(options: Options, tokenizer: Path) -> "Encoding":
         max_length=options.max_length,
         on_long=options.on_long,
         skips=options.on_bad_row == "skip",
+        kind=kind,
     )
 
 

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from runner import chat
+from runner import products
 from runner.errors import StepError
 from runner.products import Dataset
 
@@ -48,4 +48,6 @@ def _collator(dataset: Dataset, tokenizer: Any) -> Any:
 
     if _is_packed(dataset):
         return partial(pack.collate, pad=tokenizer.pad_token_id, multiple_of=8)
-    return DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=chat.IGNORED, pad_to_multiple_of=8)
+    return DataCollatorForSeq2Seq(
+        tokenizer, label_pad_token_id=products.IGNORED, pad_to_multiple_of=8
+    )

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from runner.chat import IGNORED
 from runner.data.masks.tokenized import Reading
 from runner.data.templates.layout import Layout
 from runner.data.templates.messages import Message
+from runner.products import IGNORED
 
 ROLES = ("template", "system", "user", "assistant", "tool", "text")
 """What a token belongs to; `Encoded.roles` holds places in this list."""

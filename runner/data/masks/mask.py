@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar
 
-from runner.chat import IGNORED
 from runner.data.masks.borders import Borders, spans_of
 from runner.data.masks.labels import ROLES, counts_of, labels_of, roles_of, uneven, weights_of
 from runner.data.masks.tokenized import Reading
 from runner.data.templates.layout import Layout
 from runner.data.templates.messages import MaskError, Message
 from runner.data.templates.template import Template
+from runner.products import IGNORED
 
 __all__ = [
     "ROLES",
@@ -54,13 +54,24 @@ class Encoded:
     """Whether an answer is trained with its stop token."""
     truncated: bool
 
+    @property
+    def size(self) -> int:
+        """Tokens of the row."""
+        return len(self.input_ids)
+
+    @property
+    def trained(self) -> int:
+        """Tokens that are trained."""
+        return len(self.labels) - self.labels.count(IGNORED)
+
 
 class Encoder:
     """Turns rows into tokens and labels, with one tokenizer and one chat template.
 
     `train_on`: all answers ("assistant"), the last one or the completion ("last", "completion"),
     or every token ("all"). Rows longer than `max_length` are cut from the right, or refused with
-    TooLong, which the caller counts ("drop") or reports ("error").
+    TooLong, which the caller counts ("drop") or reports ("error"). Without `marks` answers are
+    whole, whatever the template itself marks as generated.
     """
 
     def __init__(
@@ -70,12 +81,14 @@ class Encoder:
         train_on: TrainOn = "assistant",
         max_length: int | None = None,
         on_long: OnLong = "truncate",
+        *,
+        marks: bool = True,
     ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise MaskError("the tokenizer is not a fast one: it cannot say where its tokens stand")
         self.tokenizer = tokenizer
         self.train_on, self.max_length, self.on_long = train_on, max_length, on_long
-        self._text = template
+        self._text, self._marks = template, marks
         self._template: Template | None = None
         self._backend = tokenizer.backend_tokenizer
         if self._backend.truncation is not None:
@@ -89,6 +102,7 @@ class Encoder:
         """The chat template; asked for only where there are conversations."""
         if self._template is None:
             self._template = Template(self.tokenizer, self._text)
+            self._template.rendering.marks &= self._marks
         return self._template
 
     def encode(self, example: Row) -> Encoded:

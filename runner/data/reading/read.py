@@ -19,13 +19,16 @@ from runner.data.reading.lines import (
 from runner.errors import StepError, listing
 
 
-def read(path: Path, root: Path, begin: int = 0) -> Iterator[tuple[Place, Row | BadRow]]:
+def read(
+    path: Path, root: Path, begin: int = 0, prefix: str = ""
+) -> Iterator[tuple[Place, Row | BadRow]]:
     """The rows of one file, in order, without the first `begin` ones.
 
-    A row that cannot be read comes as a BadRow, counts like any other, and the reading goes on.
-    A StepError says what makes the whole file unreadable.
+    Places name the file from `root` on, behind the `prefix`. A row that cannot be read comes as a
+    BadRow, counts like any other, and the reading goes on. A StepError says what makes the whole
+    file unreadable.
     """
-    name = path.relative_to(root).as_posix()
+    name = prefix + path.relative_to(root).as_posix()
     reader = FORMATS.get(format_of(path))
     if reader is None:
         raise StepError(f"{name}: is no data file.", f"Data files end in {listing(list(FORMATS))}.")

@@ -12,7 +12,7 @@ from runner.data.shapes.conversations import (
     tools_of,
     turns,
 )
-from runner.data.shapes.values import Row, as_list, as_text, is_ids, parsed
+from runner.data.shapes.values import Row, as_label, as_list, as_text, is_ids, kind_of, parsed
 
 
 def from_messages(row: Row) -> dict[str, Any]:
@@ -88,6 +88,24 @@ def from_preference(row: Row) -> dict[str, Any]:
         raise BadRow("has no prompt: chosen and rejected do not begin alike with a question.")
     chosen, rejected = answers
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected, **tools_of(row)}
+
+
+def from_unpaired(row: Row) -> dict[str, Any]:
+    """An answer and whether it is a good one; it may also be the end of a whole conversation."""
+    label = as_label(row["label"])
+    if label is None:
+        raise BadRow(f"label must be true or false, not {kind_of(row['label'])}.")
+    said = turns(row["completion"], "assistant", "completion")
+    whole = said if said[0]["role"] != "assistant" else _prompt(row) + said
+    if whole[-1]["role"] != "assistant":
+        raise BadRow("completion must end with a message of the assistant.")
+    if len(whole) == 1:
+        raise BadRow("has no prompt.")
+    start = len(whole) - (1 if whole is said else len(said))
+    if start and whole[start - 1]["role"] == "assistant":
+        raise BadRow("has a prompt that ends with a message of the assistant.")
+    made = {"prompt": whole[:start], "completion": whole[start:], "label": label}
+    return {**made, **tools_of(row)}
 
 
 def _chat(messages: list[Message], row: Row) -> dict[str, Any]:

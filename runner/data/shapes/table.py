@@ -7,6 +7,7 @@ Canonical examples, by what a shape gives:
     text        {"text": str}
     tokens      {"input_ids": [int, ...], "labels"?: [int, ...]}
     preference  {"prompt": [message, ...], "chosen": [...], "rejected": [...], "tools"?: [...]}
+    unpaired    {"prompt": [message, ...], "completion": [...], "label": bool, "tools"?: [...]}
 
 A message has `role` (system, user, assistant or tool), `content` (a text) and, where given,
 `reasoning_content`, `tool_calls`, `tool_call_id`, `name` and `weight` (how much it is trained,
@@ -14,7 +15,7 @@ A message has `role` (system, user, assistant or tool), `content` (a text) and, 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from runner.data.reading.lines import BadRow
@@ -22,8 +23,15 @@ from runner.data.shapes import examples
 from runner.data.shapes.conversations import is_answer, is_conversation
 from runner.data.shapes.values import Row, is_ids, is_text
 from runner.errors import did_you_mean, listing
+from runner.products import Kind
 
 Names = Mapping[str, tuple[str, ...]]
+KINDS: Mapping[str, str] = {
+    "sft": "an example to imitate",
+    "preference": "a preference pair",
+    "unpaired": "an answer with a label",
+}
+"""The ways in which examples are learnt from; those of a dataset are all of one."""
 MEDIA = ("images", "videos", "audios")
 
 
@@ -32,13 +40,15 @@ class Shape:
     """A usual set of columns; each with the other names that it goes by."""
 
     name: str
-    gives: Literal["chat", "completion", "text", "tokens", "preference"]
+    gives: Literal["chat", "completion", "text", "tokens", "preference", "unpaired"]
     needs: Names
     takes: Names
     fits: Callable[[Any], bool]
     """Whether a value may stand in a needed column."""
     make: Callable[[Row], dict[str, Any]]
     """The canonical example of a row that has the shape's own column names and no nulls."""
+    apart: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
+    """Needed columns whose values are of another sort, and what they must be."""
 
 
 def detect(columns: Iterable[str], row: Row) -> Shape | None:
@@ -49,11 +59,28 @@ def detect(columns: Iterable[str], row: Row) -> Shape | None:
     """
     there = set(columns)
     for shape in SHAPES.values():
-        found = [[n for n in (name, *others) if n in there] for name, others in shape.needs.items()]
-        values = [row.get(names[0]) for names in found if names]
-        if all(found) and all(value is None or shape.fits(value) for value in values):
+        found = {
+            name: [n for n in (name, *others) if n in there] for name, others in shape.needs.items()
+        }
+        if all(found.values()) and all(
+            _may_stand(shape, name, row.get(names[0])) for name, names in found.items()
+        ):
             return shape
     return None
+
+
+def _may_stand(shape: Shape, name: str, value: Any) -> bool:
+    """Whether a value may be one of this needed column; null may be any but a label."""
+    if name in shape.apart:
+        return shape.apart[name](value)
+    return value is None or shape.fits(value)
+
+
+def kind_of_example(example: Mapping[str, Any]) -> Kind:
+    """How a canonical example is learnt from."""
+    if "chosen" in example:
+        return "preference"
+    return "unpaired" if "label" in example else "sft"
 
 
 def convert(shape: str, row: Row, columns: Mapping[str, str]) -> dict[str, Any]:
@@ -120,6 +147,15 @@ SHAPES: Mapping[str, Shape] = {
             },
             is_answer,
             examples.from_preference,
+        ),
+        Shape(
+            "unpaired",
+            "unpaired",
+            {"completion": (), "label": ()},
+            {"prompt": ("question",), **CHAT},
+            is_answer,
+            examples.from_unpaired,
+            {"label": lambda value: isinstance(value, bool)},
         ),
         Shape("messages", "chat", {"messages": ()}, CHAT, is_conversation, examples.from_messages),
         Shape(

@@ -36,6 +36,12 @@ def parsed(value: Any) -> Any:
     return value
 
 
+def as_label(value: Any) -> bool | None:
+    """True or false, also as a number or as a text, as csv files hold it; None for all else."""
+    word = str(value).lower() if isinstance(value, (bool, int, str)) else ""
+    return {"true": True, "1": True, "false": False, "0": False}.get(word)
+
+
 def kind_of(value: Any) -> str:
     """What a value is, for a message."""
     names = {dict: "a mapping", list: "a list", bool: "true or false", type(None): "null"}
