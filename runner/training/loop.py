@@ -22,12 +22,9 @@ def train(
     found = context.checkpoint.newest()
     if found:
         context.note(f"going on from step {found[0]}")
+    arguments = _arguments(options, context.draft / "trainer")
     trainer = objectives.trainer(
-        model,
-        tokenizer,
-        dataset,
-        args=_arguments(options, context.draft / "trainer"),
-        callbacks=[_callback(context)],
+        options, model, tokenizer, dataset, arguments, [_callback(context)]
     )
     trainer.train(resume_from_checkpoint=str(found[1]) if found else None)
     model.config.use_cache = use_cache  # the Trainer turns it off, and would save it so
@@ -40,31 +37,29 @@ def train(
     }
 
 
-def _arguments(options: Options, folder: Path) -> Any:
-    from transformers import TrainingArguments
-
+def _arguments(options: Options, folder: Path) -> dict[str, Any]:
     files.remove(folder)  # whatever a killed run left half-written; whole ones are checkpoints
-    return TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=options.epochs,
-        max_steps=options.max_steps,
-        per_device_train_batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        lr_scheduler_type=options.schedule,
-        warmup_steps=options.warmup_steps,
-        weight_decay=options.weight_decay,
-        seed=options.seed,
-        data_seed=options.seed,
-        save_strategy="steps",
-        save_steps=options.checkpoint_every,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        include_num_input_tokens_seen="non_padding",
-        use_cpu=hardware.device() == "cpu",
-        dataloader_pin_memory=hardware.device() != "cpu",
-        report_to=[],
-        disable_tqdm=True,
-    )
+    return {
+        "output_dir": str(folder),
+        "num_train_epochs": options.epochs,
+        "max_steps": options.max_steps,
+        "per_device_train_batch_size": options.batch_size,
+        "learning_rate": options.learning_rate,
+        "lr_scheduler_type": options.schedule,
+        "warmup_steps": options.warmup_steps,
+        "weight_decay": options.weight_decay,
+        "seed": options.seed,
+        "data_seed": options.seed,
+        "save_strategy": "steps",
+        "save_steps": options.checkpoint_every,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "include_num_input_tokens_seen": "non_padding",
+        "use_cpu": hardware.device() == "cpu",
+        "dataloader_pin_memory": hardware.device() != "cpu",
+        "report_to": [],
+        "disable_tqdm": True,
+    }
 
 
 def _callback(context: Context) -> Any:

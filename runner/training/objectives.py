@@ -6,18 +6,31 @@ from typing import Any
 from runner import chat
 from runner.errors import StepError
 from runner.products import Dataset
+from runner.training.settings import Options
+from runner.training.watch import watched
 
 
-def trainer(model: Any, tokenizer: Any, dataset: Dataset, **settings: Any) -> Any:
-    """transformers' Trainer over the rows to train on; `settings` are its own."""
-    from transformers import Trainer
+def trainer(
+    options: Options,
+    model: Any,
+    tokenizer: Any,
+    dataset: Dataset,
+    arguments: dict[str, Any],
+    callbacks: list[Any],
+) -> Any:
+    """The Trainer of the objective over the rows to train on.
 
-    return Trainer(
+    `arguments` are fields of transformers' TrainingArguments.
+    """
+    from transformers import Trainer, TrainingArguments
+
+    return watched(Trainer)(
         model=model,
+        args=TrainingArguments(**arguments),
         train_dataset=dataset.train.select_columns(_columns(dataset, model)),
         data_collator=_collator(dataset, tokenizer),
         processing_class=tokenizer if _is_packed(dataset) else None,
-        **settings,
+        callbacks=callbacks,
     )
 
 
