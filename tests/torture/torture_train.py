@@ -12,6 +12,8 @@ import pytest
 from lessons import OPTIONS, Lesson, dataset, rows
 from measure import first, row, size
 
+from runner.checkpoint import Checkpoints
+
 pytestmark = [pytest.mark.timeout(7200), pytest.mark.filterwarnings("default")]
 
 TRAINING = replace(
@@ -63,24 +65,33 @@ def done(folder: Path) -> dict:
     return json.loads((folder / "done.json").read_text())
 
 
+def checkpoint(folder: Path) -> int:
+    """The step from which a training would go on."""
+    return Checkpoints(folder / "checkpoints", print).last_number() or 0
+
+
 def test_a_killed_training_gives_the_same_bytes(tmp_path):
+    train(tmp_path)  # once here, so that no killed process is one that still imports libraries
     begun, draw, wanted = time.monotonic(), random.Random(7), size("TRAIN_KILLS", 30)
     whole = tmp_path / "whole"
     whole.mkdir()
     assert ended(begin(whole), within=600)
     expected, lasted = done(whole), time.monotonic() - begun
+    assert expected == done(tmp_path)
     kills, runs, wrong = 0, 0, []
+    steps: list[int] = []
     while kills < wanted:
         folder = tmp_path / str(runs)
         folder.mkdir()
         while not ended(begin(folder), within=draw.uniform(0, lasted)):
             kills += 1
+            steps.append(checkpoint(folder))
         runs += 1
         if done(folder) != expected:
             wrong.append(folder)
     row(
         "SIGKILL of a training of 60 steps at random times",
-        f"{kills} kills of {runs} trainings",
+        f"{kills} kills of {runs} trainings, at {len(set(steps))} different checkpoints",
         f"{len(wrong)} adapters with other bytes, or figures with a gap or a double",
         begun,
     )
