@@ -34,6 +34,16 @@ def test_processes_share_each_batch_and_lose_nothing():
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
+def test_a_process_without_a_row_of_a_small_batch_learns_nothing(tmp_path):
+    order = Order(LENGTHS[:5], 4, seed=1, share=1, shares=2)
+    small = order.epoch(0)[1]
+    assert order.shared(small) == [-1 - small[0]]
+    numbered = batches.Numbered(datasets.Dataset.from_list(rows(5)))
+    batch = batches._batch(numbered.__getitems__(order.shared(small)))
+    assert batch.idle
+    assert list(batch.rows) == [rows(5)[small[0]]]
+
+
 def test_rows_of_similar_length_come_together_where_asked_for():
     lengths = [1 + number * 7 % 64 for number in range(640)]
 

@@ -13,10 +13,15 @@ GROUP = 50
 
 @dataclass(frozen=True)
 class Batch:
-    """The rows of one step (of this process's share of it) and their numbers in the dataset."""
+    """The rows of one step (of this process's share of it) and their numbers in the dataset.
+
+    A process for which no row is left of a small batch has the first one, and learns nothing of it:
+    the others wait for its gradients.
+    """
 
     numbers: Sequence[int]
     rows: Sequence[Row]
+    idle: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,8 @@ class Order:
             epoch += 1
 
     def shared(self, batch: Sequence[int]) -> list[int]:
-        """The share of a batch that falls to us."""
-        return list(batch[self.share :: self.shares])
+        """The share of a batch that falls to us; where none is left, the first row as -1 - row."""
+        return list(batch[self.share :: self.shares]) or [-1 - batch[0]]
 
     def _grouped(self, rows: list[int]) -> list[int]:
         wide = GROUP * self.batch_size
@@ -95,7 +100,8 @@ class Numbered:
         return len(self.rows)
 
     def __getitems__(self, numbers: list[int]) -> list[tuple[int, Row]]:
-        return list(zip(numbers, self.rows.__getitems__(numbers), strict=True))
+        there = [number if number >= 0 else -1 - number for number in numbers]
+        return list(zip(numbers, self.rows.__getitems__(there), strict=True))
 
 
 def loader(rows: Any, order: Order, step: Callable[[], int]) -> Any:
@@ -115,7 +121,8 @@ def loader(rows: Any, order: Order, step: Callable[[], int]) -> Any:
 
 
 def _batch(pairs: Sequence[tuple[int, Row]]) -> Batch:
-    return Batch([number for number, _ in pairs], [row for _, row in pairs])
+    numbers = [number for number, _ in pairs]
+    return Batch(numbers, [row for _, row in pairs], idle=numbers[0] < 0)
 
 
 def lengths(rows: Any) -> list[int]:

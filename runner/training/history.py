@@ -11,24 +11,28 @@ Figures = Mapping[str, Any]
 
 
 class History:
-    """Rows of figures, each with its `step`: told as they come, and kept in the draft."""
+    """Rows of figures, each with its `step`: told as they come, and kept in the draft.
 
-    def __init__(self, path: Path, tell: Callable[[Figures], None]) -> None:
-        self.path, self.tell = path, tell
+    Of several processes one writes.
+    """
+
+    def __init__(self, path: Path, tell: Callable[[Figures], None], *, writes: bool = True) -> None:
+        self.path, self.tell, self.writes = path, tell, writes
 
     def rewind(self, step: int) -> list[dict[str, Any]]:
         """Forget what came after a step; what came before is told again, to the new run's file."""
         rows = [row for row in self._rows() if row["step"] <= step]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+        if self.writes:
+            files.write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
         for row in rows:
             self.tell(row)
         return rows
 
     def add(self, row: Figures) -> None:
         """One more row."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        if self.writes:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
         self.tell(row)
 
     def _rows(self) -> list[dict[str, Any]]:

@@ -27,12 +27,13 @@ def train(
     _check_precision(model, options)
     found = context.checkpoint.newest()
     folder = found[1] if found else None
-    saver = Saver(context, options.checkpoint_every, options.checkpoint_seconds)
     fit, order = _plan(model, dataset, options)
+    is_first = order.share == 0
+    saver = Saver(context, options.checkpoint_every, options.checkpoint_seconds, writes=is_first)
     telling: Telling = callback(
         options=options,
         context=context,
-        history=History(context.draft / "metrics.jsonl", context.metrics),
+        history=History(context.draft / "metrics.jsonl", context.metrics, writes=is_first),
         saver=saver,
         memory=_memory(options, fit, folder),
     )

@@ -17,13 +17,17 @@ SHARE = 0.02
 
 
 class Saver:
-    """Takes, writes and counts the checkpoints of one training."""
+    """Takes, writes and counts the checkpoints of one training; of several processes, one does."""
 
-    def __init__(self, context: Context, every: int | None, seconds: float | None) -> None:
+    def __init__(
+        self, context: Context, every: int | None, seconds: float | None, *, writes: bool = True
+    ) -> None:
         self.context, self.every, self.seconds = context, every, seconds
         self.folder = context.draft / "trainer"
-        files.remove(self.folder)  # whatever a killed run left half-written
-        self.folder.mkdir(parents=True)
+        self.writes = writes
+        if writes:
+            files.remove(self.folder)  # whatever a killed run left half-written
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.began = self.last = time.monotonic()
         self.stood_still, self.taken = 0.0, 0
         self.last_step: int | None = None
@@ -45,7 +49,7 @@ class Saver:
         """Copy the state of a Trainer and begin to write it; waits for the one before."""
         begun = time.monotonic()
         step = trainer.state.global_step
-        if step == self.last_step:
+        if step == self.last_step or not self.writes:
             return
         self.wait()
         filled = self.folder / uuid.uuid4().hex
@@ -72,6 +76,8 @@ class Saver:
         """Keep the trained weights as they are now as the best so far."""
         from safetensors.torch import save_file
 
+        if not self.writes:
+            return
         new = self.folder / f"{BEST}.new"
         save_file(state.weights(model), new)
         new.replace(self.folder / BEST)
@@ -83,7 +89,7 @@ class Saver:
     def take_over(self, checkpoint: Path) -> None:
         """What a checkpoint knows of the best is known again."""
         self.last_step = int(checkpoint.name)
-        if (checkpoint / BEST).exists():
+        if (checkpoint / BEST).exists() and self.writes:
             products.place(checkpoint / BEST, self.folder / BEST)
 
     def facts(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What the Trainer says after each step, and what it is told: save, look, stop."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,13 +31,17 @@ class Memory:
 
 @dataclass
 class Telling:
-    """The events of a Trainer, for the loop."""
+    """The events of a Trainer, for the loop.
+
+    `agreed` makes of what one process sees what all of them do; every one asks it each step.
+    """
 
     options: Options
     context: Context
     history: History
     saver: Saver
     memory: Memory
+    agreed: Callable[[bool], bool] = bool
     losses: list[float] = field(default_factory=list)
     has_held_out: bool = False
     has_ended: bool = False
@@ -53,10 +58,11 @@ class Telling:
         is_last = step >= state.max_steps
         if is_last or (every is not None and step % every == 0):
             control.should_evaluate = self.has_held_out
-        if self.context.should_stop():
-            control.should_save = control.should_training_stop = True
-        elif not is_last and self.saver.is_due(step):
+        stops = self.agreed(self.context.should_stop())
+        if stops or self.agreed(not is_last and self.saver.is_due(step)):
             control.should_save = True
+        if stops:
+            control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """The figures of a step."""

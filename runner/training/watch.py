@@ -18,6 +18,7 @@ else:
     Base = object
 
 NOTHING = Batch((), ())
+"""Before the first step."""
 
 
 class Dropped(Exception):  # noqa: N818  not a failure: a signal asked for the end
@@ -81,14 +82,13 @@ class Watching(Base):  # type: ignore[misc]  # the other base is a Trainer, know
 
         if not batch_samples or not isinstance(batch_samples[0], Batch):
             return super()._get_num_items_in_batch(batch_samples, device)
-        rows = batch_samples[0].rows
-        mine = torch.tensor(
-            [[batches.items(rows), batches.tokens(rows)]], dtype=torch.float64, device=device
-        )
-        total, tokens = self.accelerator.gather(mine).sum(dim=0).tolist()
-        self.step_items, self.step_tokens = total, tokens
-        if not rows or "labels" not in rows[0]:
+        batch, rows = batch_samples[0], batch_samples[0].rows
+        mine = [0.0, 0.0] if batch.idle else [batches.items(rows), float(batches.tokens(rows))]
+        all_of_it = self.accelerator.gather(torch.tensor([mine], device=device))
+        self.step_items, self.step_tokens = all_of_it.double().sum(dim=0).tolist()
+        if "labels" not in rows[0]:
             return None
+        total = math.inf if batch.idle else self.step_items
         return torch.tensor(total, dtype=torch.float32, device=device)
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -122,7 +122,7 @@ class Watching(Base):  # type: ignore[misc]  # the other base is a Trainer, know
     def _attempt(self, model: Any, batch: Batch, items: Any) -> Any:
         """The step's loss, or None where memory did not suffice."""
         try:
-            return self._accumulate(model, batch.rows, items)
+            return self._accumulate(model, batch, items)
         except Exception as error:
             if not health.is_out_of_memory(error):
                 raise
@@ -133,19 +133,26 @@ class Watching(Base):  # type: ignore[misc]  # the other base is a Trainer, know
                 ) from error
         return None
 
-    def _accumulate(self, model: Any, rows: Sequence[Row], items: Any) -> Any:
+    def _accumulate(self, model: Any, batch: Batch, items: Any) -> Any:
         """Forward and backward of all rows, so many at once as fit."""
-        total, size = 0.0, self.watch.micro
+        total, size, rows = 0.0, self.watch.micro, batch.rows
         for begin in range(0, len(rows), size):
             if self.accelerator.num_processes == 1 and self.watch.should_stop():
                 raise Dropped
             piece = rows[begin : begin + size]
-            part = batches.items(piece) * self.accelerator.num_processes
-            self.current_gradient_accumulation_steps = self.step_items / max(part, 1e-9)
+            self.current_gradient_accumulation_steps = self._pieces(batch, piece)
             is_last = begin + size >= len(rows)
             with nullcontext() if is_last else self.accelerator.no_sync(model):
                 total += super().training_step(model, self.data_collator(piece), items)
         return total
+
+    def _pieces(self, batch: Batch, piece: Sequence[Row]) -> float:
+        """How many pieces like this one the step has: where a loss is a mean, it is divided by it.
+
+        Gradients are averaged over processes, so each of them counts as many times as there are.
+        """
+        part = 0.0 if batch.idle else batches.items(piece) * self.accelerator.num_processes
+        return float(self.step_items) / part if part else math.inf
 
     def _halve(self, model: Any) -> None:
         """Forget the half-made step, and take half as many rows at once from now on."""
