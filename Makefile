@@ -2,7 +2,7 @@
 PYTHON ?= python
 TORCH ?= torch==2.13.0
 
-.PHONY: check test fast lint latest test-s3 gpu bench torture readme golden
+.PHONY: check test fast lint latest test-s3 gpu bench torture torture-train readme golden
 
 check: test lint
 
@@ -51,6 +51,9 @@ bench:
 
 torture:
 	$(PYTHON) tools/torture.py
+
+torture-train:
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -s tests/torture/torture_train.py
 
 readme:
 	$(PYTHON) tools/readme.py

@@ -218,7 +218,7 @@ def test_packed_rows_train_and_are_the_same_from_the_store(here, tmp_path):
     again = process.restore(tmp_path / "kept", {})
     assert again.train.to_list() == made.train.to_list()
     loaded = load.run(load.Options(dtype="float32"), {"files": Files(here.model)}, here.context())
-    options = adapt.Options(max_steps=2, batch_size=2)
+    options = adapt.Options(max_steps=2, effective_batch_size=2)
     taught = adapt.run(options, {"model": loaded, "dataset": again}, here.context())
     assert here.last.facts["counts"]["rows"] == 40
     assert taught.model.training is False
@@ -235,7 +235,7 @@ def test_a_template_of_ones_own_is_used_and_goes_with_the_model(here, tmp_path):
     tokenizer = products.open_tokenizer(here.model)
     assert tokenizer.decode(made.train[0]["input_ids"]).startswith("<user>say ")
     loaded = load.run(load.Options(dtype="float32"), {"files": Files(here.model)}, here.context())
-    options = adapt.Options(max_steps=1, batch_size=2)
+    options = adapt.Options(max_steps=1, effective_batch_size=2)
     taught = adapt.run(options, {"model": loaded, "dataset": made}, here.context())
     assert taught.tokenizer.chat_template == own.read_text()
     (tmp_path / "adapter").mkdir()

@@ -32,8 +32,12 @@ OPTIONS = {
     " template template_digest train_on held_out max_length on_long pack audit max_truncated"
     " seed workers",
     "load": "dtype attention",
-    "adapt": "rank alpha dropout target_modules epochs max_steps batch_size learning_rate schedule"
-    " warmup_steps weight_decay seed checkpoint_every keep_checkpoints",
+    "adapt": "rank alpha dropout target_modules epochs max_steps max_tokens effective_batch_size"
+    " micro_batch_size padding_free group_by_length learning_rate schedule learning_rate_floor"
+    " decay_ratio warmup_steps warmup_ratio optimizer weight_decay beta1 beta2 epsilon"
+    " max_grad_norm precision gradient_checkpointing kernels compile deterministic loss_limit"
+    " evaluate_every evaluate_rows keep patience seed checkpoint_every checkpoint_seconds"
+    " keep_checkpoints",
     "quantize": "method double_quant",
     "generate": "max_new_tokens temperature top_p top_k rows batch_size seed",
     "evaluate": "samples perplexity_rows perplexity_on batch_size",
@@ -41,7 +45,8 @@ OPTIONS = {
 }
 UNKEYED = {
     "fetch": "revision path url sha256",
-    "adapt": "checkpoint_every keep_checkpoints",
+    "adapt": "micro_batch_size gradient_checkpointing loss_limit checkpoint_every"
+    " checkpoint_seconds keep_checkpoints",
     "evaluate": "batch_size",
     "process": "filters template workers",
     "save": "overwrite",

@@ -73,7 +73,7 @@ def loaded(model_files: Files, tmp_path: Path) -> Model:
 
 @pytest.fixture
 def adapted(loaded: Model, dataset: products.Dataset, tmp_path: Path) -> Model:
-    options = adapt.Options(max_steps=4, batch_size=4, learning_rate=1e-2)
+    options = adapt.Options(max_steps=4, effective_batch_size=4, learning_rate=1e-2)
     return adapt.run(options, {"model": loaded, "dataset": dataset}, context(tmp_path / "a"))
 
 
@@ -204,7 +204,7 @@ def test_an_adapted_model_in_bfloat16_is_the_same_from_the_store(dataset, model_
         options = load.Options(dtype="bfloat16")
         return load.run(options, {"files": model_files}, context(tmp_path))
 
-    options = adapt.Options(max_steps=2, batch_size=4, learning_rate=1e-2)
+    options = adapt.Options(max_steps=2, effective_batch_size=4, learning_rate=1e-2)
     made = adapt.run(options, {"model": base(), "dataset": dataset}, context(tmp_path / "a"))
     read = kept(adapt, made, tmp_path / "kept", {"model": base()})
     assert logits(read).equal(logits(made))
@@ -269,7 +269,7 @@ def adapter_bytes(model: Model, folder: Path) -> dict[str, str]:
 
 
 def test_training_goes_on_from_a_checkpoint_to_the_same_bytes(model_files, dataset, tmp_path):
-    options = adapt.Options(max_steps=9, batch_size=4, checkpoint_every=2, dropout=0.1)
+    options = adapt.Options(max_steps=9, effective_batch_size=4, checkpoint_every=2, dropout=0.1)
 
     def train(folder: Path, stop_after: int = 0) -> Model:
         seen: list[int] = []
@@ -285,9 +285,9 @@ def test_training_goes_on_from_a_checkpoint_to_the_same_bytes(model_files, datas
     for stop_after in (1, 4):
         with pytest.raises(Stopped):
             train(tmp_path / "broken", stop_after)
-    assert Checkpoints(tmp_path / "broken" / "checkpoints", print).newest()[0] == 7
+    assert Checkpoints(tmp_path / "broken" / "checkpoints", print).newest()[0] == 5
     damaged = max((tmp_path / "broken" / "checkpoints").iterdir())
-    (damaged / "adapter_model.safetensors").write_bytes(b"torn")
+    (damaged / "weights.safetensors").write_bytes(b"torn")
     assert adapter_bytes(train(tmp_path / "broken"), tmp_path / "broken-bytes") == whole
 
 

@@ -65,7 +65,13 @@ def make_data(path: Path, rows: int = 40) -> Path:
 def make_recipe(folder: Path, model: Path, **adapt: object) -> Path:
     """Write a recipe that goes through all stages with that model, data beside it."""
     make_data(folder / "rows.jsonl")
-    options = {"rank": 4, "max_steps": 12, "batch_size": 4, "checkpoint_every": 3, **adapt}
+    options = {
+        "rank": 4,
+        "max_steps": 12,
+        "effective_batch_size": 4,
+        "checkpoint_every": 3,
+        **adapt,
+    }
     recipe = {
         "name": "tiny",
         "steps": "fetch process load before adapt after quantize evaluate save".split(),

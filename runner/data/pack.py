@@ -125,7 +125,7 @@ def crosses(model: Any, batch_size: int = 1) -> bool:
     said = []
     with torch.no_grad():
         for first in firsts:
-            batch = collate(packed(_table([first, second]), [2]).to_pylist() * batch_size, pad=0)
+            batch = collate([joined([first, second])] * batch_size, pad=0)
             del batch["labels"]
             on_device = {
                 name: value.to(model.device) if torch.is_tensor(value) else value
@@ -136,7 +136,11 @@ def crosses(model: Any, batch_size: int = 1) -> bool:
     return not torch.allclose(said[0], said[1], atol=1e-4, rtol=1e-3)
 
 
-def _table(rows: Sequence[Row]) -> Any:
+def joined(rows: Sequence[Mapping[str, Any]]) -> Row:
+    """Rows as one pack."""
     import pyarrow as pa
 
-    return pa.Table.from_pylist(rows)
+    names = [name for name in ("input_ids", "labels", "weights") if name in rows[0]]
+    table = pa.Table.from_pylist([{name: row[name] for name in names} for row in rows])
+    pack: Row = packed(table, [len(rows)]).to_pylist()[0]
+    return pack

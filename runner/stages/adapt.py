@@ -5,33 +5,37 @@ from pathlib import Path
 from typing import Any
 
 from runner import products
+from runner.options import Fault
 from runner.products import Dataset, Model
+from runner.recipe import Step
 from runner.stage import (
     Context,
     Facts,
     Need,
     Room,
-    checks_nothing,
     never_stale,
     pins_nothing,
-    resolves_nothing,
 )
-from runner.training import settings
+from runner.training import checks, settings
 
 NEEDS: Mapping[str, Need] = {
     "model": Need(kind="model", consumes=True, restores=True),
     "dataset": Need(kind="dataset"),
 }
 GIVES = "model"
-VERSION = 2
+VERSION = 3
 PARTS = False
 HOLDS = True
 
 Options = settings.Options
-resolve = resolves_nothing
+resolve = checks.resolve
 pins = pins_nothing
-check = checks_nothing
 stale = never_stale
+
+
+def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Fault]:
+    """Options that contradict one another, or that this machine cannot follow."""
+    return checks.contradictions(options)
 
 
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:

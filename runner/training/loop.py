@@ -1,122 +1,202 @@
 """The loop around a Trainer: from the newest checkpoint on, watched, stopped when asked."""
 
-import math
-import time
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from runner import files, hardware
 from runner.errors import StepError
 from runner.products import Dataset
 from runner.stage import Context
-from runner.training import objectives
+from runner.training import batches, fitting, health, objectives, state
+from runner.training.arguments import arguments
+from runner.training.history import History
+from runner.training.saving import Saver
 from runner.training.settings import Options
+from runner.training.telling import Memory, Telling, callback
+from runner.training.watch import Dropped, Watch
 
 
 def train(
     model: Any, tokenizer: Any, dataset: Dataset, options: Options, context: Context
 ) -> dict[str, Any]:
     """Train a model in place, from the newest checkpoint or from the start; gives the figures."""
-    use_cache = model.config.use_cache
     context.checkpoint.keep = options.keep_checkpoints
+    _check_precision(model, options)
     found = context.checkpoint.newest()
-    if found:
-        context.note(f"going on from step {found[0]}")
-    trainer = objectives.trainer(
-        model,
-        tokenizer,
-        dataset,
-        args=_arguments(options, context.draft / "trainer"),
-        callbacks=[_callback(context)],
+    folder = found[1] if found else None
+    fit, order = _plan(model, dataset, options)
+    is_first = order.share == 0
+    saver = Saver(context, options.checkpoint_every, options.checkpoint_seconds, writes=is_first)
+    telling: Telling = callback(
+        options=options,
+        context=context,
+        history=History(context.draft / "metrics.jsonl", context.metrics, writes=is_first),
+        saver=saver,
+        memory=_memory(options, fit, folder),
     )
-    trainer.train(resume_from_checkpoint=str(found[1]) if found else None)
-    model.config.use_cache = use_cache  # the Trainer turns it off, and would save it so
-    if trainer.state.global_step < trainer.state.max_steps:
-        context.stop_here()
+    wanted = arguments(
+        options, saver.folder, _steps(options, order), checkpointing=fit.gradient_checkpointing
+    )
+    with _as_it_was(model), _deterministic(options):
+        trainer = objectives.trainer(options, model, tokenizer, dataset, wanted, [telling])
+        _quiet(trainer)
+        trainer.watch = _watch(telling, order, tokenizer)
+        telling.has_held_out = _has_rows(trainer.eval_dataset)
+        _go_on(trainer, telling, found)
+        _run(trainer, telling, folder)
+        if options.keep == "best" and telling.memory.best_step is not None:
+            saver.put_best(trainer.model)
+    return _facts(trainer, telling)
+
+
+def _plan(model: Any, dataset: Dataset, options: Options) -> tuple[fitting.Fit, batches.Order]:
+    """What fits into memory, and which rows each step learns from."""
+    lengths = batches.lengths(dataset.train)
+    order = batches.Order(
+        lengths,
+        options.effective_batch_size,
+        options.seed,
+        by_length=options.group_by_length,
+        share=int(os.environ.get("RANK", 0)),
+        shares=int(os.environ.get("WORLD_SIZE", 1)),
+    )
+    return fitting.fit(options, model, lengths), order
+
+
+def _steps(options: Options, order: batches.Order) -> int:
+    """How many steps the training has."""
+    if options.max_steps is not None:
+        return options.max_steps
+    if options.max_tokens is not None:
+        return order.steps_for(options.max_tokens)
+    return max(1, -int(-(options.epochs or 1.0) * len(order) // 1))
+
+
+def _memory(options: Options, fit: fitting.Fit, folder: Path | None) -> Memory:
+    """What the loop remembers; rows at once count on where they were chosen alike."""
+    asked = options.micro_batch_size
+    if folder is None:
+        return Memory(fit.micro_batch_size, asked)
+    memory = Memory(**state.memory(folder))
+    if memory.asked != asked:
+        memory.micro, memory.asked = fit.micro_batch_size, asked
+    return memory
+
+
+def _quiet(trainer: Any) -> None:
+    """The figures go to the run's folder, and need not be printed too."""
+    from transformers.trainer_callback import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+
+
+def _watch(telling: Telling, order: batches.Order, tokenizer: Any) -> Watch:
+    def save(trainer: Any) -> None:
+        telling.memory.micro = trainer.watch.micro
+        telling.saver.save(trainer, asdict(telling.memory))
+
+    context = telling.context
+    return Watch(
+        order, telling.memory.micro, context.should_stop, context.note, save, tokenizer=tokenizer
+    )
+
+
+def _has_rows(rows: Any) -> bool:
+    return rows is not None and len(rows) > 0
+
+
+def _go_on(trainer: Any, telling: Telling, found: tuple[int, Path] | None) -> None:
+    """Take over what a checkpoint knows, or begin; the first look is before the first step."""
+    step = found[0] if found else 0
+    rows = telling.history.rewind(step if found else -1)
+    telling.losses = [row["loss"] for row in rows if "loss" in row]
+    trainer.args.eval_on_start = telling.has_held_out and not found
+    if found:
+        telling.context.note(f"going on from step {step}")
+        telling.saver.take_over(found[1])
+
+
+def _run(trainer: Any, telling: Telling, folder: Path | None) -> None:
+    """Train to the end, or until a signal or an error; then the last whole step is kept."""
+    try:
+        trainer.train(resume_from_checkpoint=str(folder) if folder else None)
+    except Dropped:
+        _keep(trainer, telling)
+    except StepError:
+        _keep(trainer, telling)
+        raise
+    except Exception as error:
+        if not health.is_out_of_memory(error):
+            raise
+        raise health.too_large(telling.options.effective_batch_size) from error
+    telling.saver.wait()
+    if trainer.state.global_step < trainer.state.max_steps and not telling.has_ended:
+        telling.context.stop_here()
+
+
+def _keep(trainer: Any, telling: Telling) -> None:
+    """A checkpoint of the last whole step, if there is one."""
+    if trainer.state.global_step:
+        trainer.watch.save(trainer)
+        telling.saver.wait()
+
+
+@contextmanager
+def _as_it_was(model: Any) -> Iterator[None]:
+    """The Trainer turns the cache off and would save it so; checkpointing is for training only."""
+    use_cache = model.config.use_cache
+    try:
+        yield
+    finally:
+        model.config.use_cache = use_cache
+        if getattr(model, "is_gradient_checkpointing", False):
+            model.gradient_checkpointing_disable()
+
+
+@contextmanager
+def _deterministic(options: Options) -> Iterator[None]:
+    """Only algorithms that give the same bits each time, where asked for."""
+    if not options.deterministic:
+        yield
+        return
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _check_precision(model: Any, options: Options) -> None:
+    """float32 is what the weights must have been loaded in."""
+    import torch
+
+    if options.precision == "float32" and model.dtype != torch.float32:
+        name = str(model.dtype).removeprefix("torch.")
+        raise StepError(
+            f"precision is float32, and the model is loaded in {name}.", "Try: load.dtype=float32"
+        )
+
+
+def _facts(trainer: Any, telling: Telling) -> dict[str, Any]:
+    memory, losses = telling.memory, telling.losses
+    looks = {
+        "held_out_loss_before": memory.before,
+        "held_out_loss": memory.best if telling.options.keep == "best" else memory.last,
+        "best_step": memory.best_step,
+    }
     return {
         "steps": trainer.state.global_step,
-        "loss": _last_loss(trainer.state.log_history),
-        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "loss": round(losses[-1], 4) if losses else None,
+        "tokens": int(trainer.state.num_input_tokens_seen),
+        "trained_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        "micro_batch_size": trainer.watch.micro,
+        **({name: value for name, value in looks.items() if value is not None}),
+        **telling.saver.facts(),
     }
-
-
-def _arguments(options: Options, folder: Path) -> Any:
-    from transformers import TrainingArguments
-
-    files.remove(folder)  # whatever a killed run left half-written; whole ones are checkpoints
-    return TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=options.epochs,
-        max_steps=options.max_steps,
-        per_device_train_batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        lr_scheduler_type=options.schedule,
-        warmup_steps=options.warmup_steps,
-        weight_decay=options.weight_decay,
-        seed=options.seed,
-        data_seed=options.seed,
-        save_strategy="steps",
-        save_steps=options.checkpoint_every,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        include_num_input_tokens_seen="non_padding",
-        use_cpu=hardware.device() == "cpu",
-        dataloader_pin_memory=hardware.device() != "cpu",
-        report_to=[],
-        disable_tqdm=True,
-    )
-
-
-def _callback(context: Context) -> Any:
-    """What the Trainer tells us: progress, figures, checkpoints; and what we tell it: stop."""
-    from transformers import TrainerCallback
-
-    class Callback(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
-        loss, began, tokens_before = math.nan, 0.0, 0
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.began, self.tokens_before = time.monotonic(), state.num_input_tokens_seen
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if context.should_stop():
-                control.should_save = control.should_training_stop = True
-
-        def on_log(
-            self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any
-        ) -> None:
-            if "loss" not in (logs or {}):
-                return
-            self.loss = float(logs["loss"])
-            if not math.isfinite(self.loss):
-                raise StepError(
-                    f"the loss is {self.loss} at step {state.global_step}.",
-                    "Try a lower adapt.learning_rate.",
-                )
-            seconds = time.monotonic() - self.began
-            rate = (state.num_input_tokens_seen - self.tokens_before) / max(seconds, 1e-9)
-            context.progress(
-                state.global_step,
-                state.max_steps,
-                "steps",
-                loss=round(self.loss, 4),
-                tokens_per_second=round(rate),
-            )
-            context.metrics(
-                {
-                    "step": state.global_step,
-                    "loss": self.loss,
-                    "learning_rate": float(logs["learning_rate"]),
-                    "tokens": int(state.num_input_tokens_seen),
-                }
-            )
-
-        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            context.checkpoint.save(state.global_step, written)
-
-    return Callback()
-
-
-def _last_loss(history: list[dict[str, Any]]) -> float | None:
-    losses = [row["loss"] for row in history if "loss" in row]
-    return round(float(losses[-1]), 4) if losses else None

@@ -3,51 +3,84 @@
 from functools import partial
 from typing import Any
 
-from runner import products
+from runner.data import pack
 from runner.errors import StepError
 from runner.products import Dataset
+from runner.training import batches
+from runner.training.settings import Options
+from runner.training.watch import watched
+from runner.training.weighted import Weighted
+
+COLUMNS = ("input_ids", "labels", "position_ids", "weights")
+CHEAP_JOINED = ("flash_attention", "flex_attention")
+"""Attention that skips what rows joined to one may not see; others compute it and throw it away."""
 
 
-def trainer(model: Any, tokenizer: Any, dataset: Dataset, **settings: Any) -> Any:
-    """transformers' Trainer over the rows to train on; `settings` are its own."""
-    from transformers import Trainer
+def trainer(
+    options: Options,
+    model: Any,
+    tokenizer: Any,
+    dataset: Dataset,
+    arguments: dict[str, Any],
+    callbacks: list[Any],
+) -> Any:
+    """The Trainer of the objective over the rows to train on, watched.
 
-    return Trainer(
-        model=model,
-        train_dataset=dataset.train.select_columns(_columns(dataset, model)),
-        data_collator=_collator(dataset, tokenizer),
-        processing_class=tokenizer if _is_packed(dataset) else None,
-        **settings,
-    )
+    `arguments` are fields of transformers' TrainingArguments.
+    """
+    from transformers import Trainer, TrainingArguments
 
-
-def _is_packed(dataset: Dataset) -> bool:
-    return "position_ids" in dataset.train.column_names
-
-
-def _columns(dataset: Dataset, model: Any) -> list[str]:
-    """What of the rows is trained on; StepError where this cannot be done rightly."""
-    if "weights" in dataset.train.column_names:
-        raise StepError("messages weigh differently, and adapt knows only weights of 0 and 1.")
-    if not _is_packed(dataset):
-        return ["input_ids", "labels"]
-    from runner.data import pack
-
-    if pack.crosses(model):
+    is_packed = "position_ids" in dataset.train.column_names
+    if is_packed and pack.crosses(model):
         raise StepError(
             "this model lets packed rows see one another.", "Leave them apart: process.pack=false"
         )
-    return ["input_ids", "labels", "position_ids"]
-
-
-def _collator(dataset: Dataset, tokenizer: Any) -> Any:
-    """What makes a batch of rows, padded to one length."""
-    from transformers import DataCollatorForSeq2Seq
-
-    from runner.data import pack
-
-    if _is_packed(dataset):
-        return partial(pack.collate, pad=tokenizer.pad_token_id, multiple_of=8)
-    return DataCollatorForSeq2Seq(
-        tokenizer, label_pad_token_id=products.IGNORED, pad_to_multiple_of=8
+    kind: type = Trainer
+    if "weights" in dataset.train.column_names:
+        kind = type("WeightedTrainer", (Weighted, Trainer), {})
+    joins = not is_packed and _joins(options, model)
+    return watched(kind)(
+        model=model,
+        args=TrainingArguments(**arguments),
+        train_dataset=_columns(dataset.train),
+        eval_dataset=_held_out(dataset, options),
+        data_collator=partial(_collate, pad=tokenizer.pad_token_id, joins=joins),
+        callbacks=callbacks,
     )
+
+
+def _joins(options: Options, model: Any) -> bool:
+    """Whether rows in memory together become one; StepError where they would see one another."""
+    if options.padding_free == "auto":
+        return _joined_is_cheap(model) and not pack.crosses(model)
+    if options.padding_free and pack.crosses(model):
+        raise StepError(
+            "this model lets rows that are joined see one another.",
+            "Leave them apart: adapt.padding_free=false",
+        )
+    return bool(options.padding_free)
+
+
+def _joined_is_cheap(model: Any) -> bool:
+    return str(model.config._attn_implementation).startswith(CHEAP_JOINED)
+
+
+def _columns(rows: Any) -> Any:
+    """What of the rows is trained on."""
+    return rows.select_columns([name for name in COLUMNS if name in rows.column_names])
+
+
+def _held_out(dataset: Dataset, options: Options) -> Any:
+    """The rows held out that are looked at, if any."""
+    count = len(dataset.held_out)
+    if options.evaluate_rows is not None:
+        count = min(count, options.evaluate_rows)
+    return _columns(dataset.held_out).select(range(count)) if count else None
+
+
+def _collate(rows: Any, pad: int, *, joins: bool) -> dict[str, Any]:
+    """Tensors of rows that are in memory together, to a length that matrix units like."""
+    if "position_ids" in rows[0]:
+        return pack.collate(rows, pad, multiple_of=8)
+    make = batches.joined if joins else batches.padded
+    return make(rows, pad, multiple_of=8)

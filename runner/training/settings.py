@@ -5,10 +5,24 @@ from typing import Literal
 
 from runner.options import option
 
+Schedule = Literal["linear", "cosine", "constant", "inverse_sqrt", "warmup_stable_decay"]
+Optimizer = Literal[
+    "adamw",
+    "adamw_8bit",
+    "paged_adamw",
+    "paged_adamw_8bit",
+    "lion",
+    "lion_8bit",
+    "adafactor",
+    "rmsprop",
+    "adagrad",
+    "sgd",
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """LoRA (arXiv:2106.09685) with the AdamW of transformers' Trainer."""
+    """What is trained (LoRA, arXiv:2106.09685), for how long, and how."""
 
     rank: int = option(8, "Rank of the adapter's matrices", at_least=1)
     alpha: float = option(16.0, "Scale of the adapter: its output counts alpha / rank")
@@ -16,18 +30,84 @@ class Options:
     target_modules: tuple[str, ...] = option(
         ("all-linear",), "Names of the layers to adapt, or all-linear"
     )
-    epochs: float = option(1.0, "How often every row is seen", at_least=0)
-    max_steps: int = option(-1, "Stop after this many steps; -1 for no such limit", at_least=-1)
-    batch_size: int = option(8, "Rows a step", at_least=1)
-    learning_rate: float = option(2e-4, "The highest learning rate", at_least=0)
-    schedule: Literal["linear", "cosine", "constant"] = option(
-        "linear", "How the learning rate falls"
+    epochs: float | None = option(
+        None, "How often every row is seen; 1 where no length is given", at_least=0
     )
-    warmup_steps: int = option(5, "Steps in which the learning rate rises", at_least=0)
-    weight_decay: float = option(0.0, "Weight decay of AdamW", at_least=0)
+    max_steps: int | None = option(None, "Train for this many steps instead", at_least=1)
+    max_tokens: int | None = option(None, "Train for this many tokens instead", at_least=1)
+    effective_batch_size: int = option(8, "Rows that each step learns from", at_least=1)
+    micro_batch_size: int | None = option(
+        None,
+        "Rows that are in memory at once; chosen to fit where left out",
+        keyed=False,
+        at_least=1,
+    )
+    padding_free: Literal["auto"] | bool = option(
+        "auto", "Rows in memory joined to one; auto: where the attention makes that cheaper"
+    )
+    group_by_length: bool = option(
+        False, "Rows of similar length in one step: less padding, and an order less random"
+    )
+    learning_rate: float = option(2e-4, "The highest learning rate", at_least=0)
+    schedule: Schedule = option("linear", "How the learning rate goes on after its warmup")
+    learning_rate_floor: float = option(
+        0.0, "What cosine and warmup_stable_decay end at, as a share", at_least=0, at_most=1
+    )
+    decay_ratio: float = option(
+        0.2, "The share of the steps in which warmup_stable_decay falls", at_least=0, at_most=1
+    )
+    warmup_steps: int | None = option(None, "Steps in which the learning rate rises", at_least=0)
+    warmup_ratio: float | None = option(
+        None, "The same as a share of all steps; 0.03 where neither is given", at_least=0, at_most=1
+    )
+    optimizer: Optimizer = option("adamw", "What turns gradients into steps")
+    weight_decay: float = option(0.0, "How fast weights shrink by themselves", at_least=0)
+    beta1: float = option(0.9, "Memory of the optimizer for gradients", at_least=0, at_most=1)
+    beta2: float = option(0.999, "Memory for their squares", at_least=0, at_most=1)
+    epsilon: float = option(1e-8, "What keeps the optimizer from dividing by 0", at_least=0)
+    max_grad_norm: float = option(
+        1.0, "Longer gradients are shortened to this; 0 leaves all as they are", at_least=0
+    )
+    precision: Literal["auto", "as_loaded", "bfloat16", "float16", "float32"] = option(
+        "auto", "What it computes in; auto: bfloat16 on a GPU that has it, else as loaded"
+    )
+    gradient_checkpointing: Literal["auto"] | bool = option(
+        "auto", "Compute activations twice rather than keep them; auto: to fit", keyed=False
+    )
+    kernels: Literal["auto", "liger", "torch"] = option(
+        "auto", "auto: those of Liger where installed and on a GPU, else those of torch"
+    )
+    compile: bool = option(False, "torch.compile the model: minutes at first, then faster steps")
+    deterministic: bool = option(
+        False, "On a GPU, only algorithms that give the same bits each time; slower"
+    )
+    loss_limit: float | None = option(
+        10.0,
+        "Stop where the loss stays this many times above its median (of at least 1)",
+        keyed=False,
+        at_least=1,
+    )
+    evaluate_every: int | None = option(
+        None, "Steps between two looks at the rows held out; else only before and after", at_least=1
+    )
+    evaluate_rows: int | None = option(
+        64, "How many of the rows held out; all where null, 0 for no look", at_least=0
+    )
+    keep: Literal["last", "best"] = option(
+        "last", "The weights of the last step, or of the lowest loss on rows held out"
+    )
+    patience: int | None = option(
+        None, "Stop after this many looks without a lower loss", at_least=1
+    )
     seed: int = option(0, "Decides the adapter's first values and the order of rows", at_least=0)
-    checkpoint_every: int = option(
-        20, "Training steps between two checkpoints", keyed=False, at_least=1
+    checkpoint_every: int | None = option(
+        None,
+        "Training steps between two checkpoints, where not only time counts",
+        keyed=False,
+        at_least=1,
+    )
+    checkpoint_seconds: float | None = option(
+        300.0, "Seconds between two checkpoints", keyed=False, at_least=0
     )
     keep_checkpoints: int = option(
         2,
