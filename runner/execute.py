@@ -18,6 +18,7 @@ from typing import Any
 from runner import room, upkeep
 from runner.errors import StepError, Stopped
 from runner.files import digest_json
+from runner.metrics import Metrics
 from runner.plan import Plan, Planned, Verdict, needed, versions
 from runner.secrets import masked
 from runner.stage import Context
@@ -244,6 +245,9 @@ class _Execution:
         def note(text: str) -> None:
             self.tell(Noted(step.name, text))
 
+        measured = Metrics(draft.metrics)
+        for row in measured.earlier:
+            self.tell(Measured(step.name, row))
         context = Context(
             draft=draft.work,
             checkpoint=draft.checkpoints(note),
@@ -251,7 +255,7 @@ class _Execution:
                 Progressed(step.name, done, total, unit, figures)
             ),
             note=note,
-            metrics=lambda row: self.tell(Measured(step.name, row)),
+            metrics=lambda row: self.tell(Measured(step.name, measured.add(row))),
             stop_signal=self.stop_signal,
         )
         borrowed_before = len(self.lent)

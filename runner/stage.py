@@ -68,7 +68,10 @@ class Context:
     note: Callable[[str], None] = lambda text: None
     """One line that the user should see."""
     metrics: Callable[[Mapping[str, Any]], None] = lambda row: None
-    """One row of figures over time, kept in the run's folder."""
+    """One row of figures over time, kept with the result and in the run's folder.
+
+    A row with an earlier `step` than the one before takes back what was measured from there on.
+    """
     stop_signal: Callable[[], str | None] = lambda: None
     keep_part: Callable[..., Path] | None = None
 
