@@ -1,11 +1,16 @@
 """Rows of a dataset as a person reads them: what is trained stands out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
+from runner import products
 from runner.chat import IGNORED
 from runner.products import Dataset
+
+Decode = Callable[[list[int]], str]
 
 GREEN, PLAIN = "\x1b[32m", "\x1b[0m"
 OPEN, CLOSE = "[[", "]]"
@@ -30,21 +35,43 @@ def figures(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"packs      {facts['pack_efficiency']:.1%} of their places hold a token"
 
 
-def rows(dataset: Dataset, tokenizer: Any, count: int, *, color: bool) -> Iterator[str]:
+def rows(dataset: Dataset, decode: Decode, count: int, *, color: bool) -> Iterator[str]:
     """The first rows, decoded; trained text is green, or stands in double brackets."""
     first, last = (GREEN, PLAIN) if color else (OPEN, CLOSE)
     for number, row in enumerate(dataset.train.select(range(min(count, len(dataset.train))))):
         yield f"--- row {number + 1}: {len(row['input_ids'])} tokens"
         yield "".join(
             f"{first}{text}{last}" if trained else text
-            for trained, text in _stretches(row["input_ids"], row["labels"], tokenizer)
+            for trained, text in stretches(row["input_ids"], row["labels"], decode)
         )
 
 
-def _stretches(
-    ids: Sequence[int], labels: Sequence[int], tokenizer: Any
+def stretches(
+    ids: Sequence[int], labels: Sequence[int], decode: Decode
 ) -> Iterator[tuple[bool, str]]:
     """The text in stretches that are trained or not."""
     pairs = zip(ids, labels, strict=True)
     for trained, stretch in groupby(pairs, key=lambda pair: pair[1] != IGNORED):
-        yield trained, tokenizer.decode([token for token, _ in stretch])
+        yield trained, decode([token for token, _ in stretch])
+
+
+def first(product: Path, count: int) -> list[dict[str, Any]]:
+    """The first rows to train on of a dataset as the store has it, without the datasets library."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(product / "train.arrow")) as source:
+        for batch in pa.ipc.open_stream(source):
+            return list(batch.slice(0, count).to_pylist())
+    return []
+
+
+def decoder(folder: Path) -> Decode:
+    """What makes text of tokens, with all that is special; light where the tokenizer is a file."""
+    if not (folder / "tokenizer.json").is_file():
+        opened: Decode = products.open_tokenizer(folder).decode
+        return opened
+    from tokenizers import Tokenizer
+
+    return partial(
+        Tokenizer.from_file(str(folder / "tokenizer.json")).decode, skip_special_tokens=False
+    )
