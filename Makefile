@@ -2,7 +2,7 @@
 PYTHON ?= python
 TORCH ?= torch==2.13.0
 
-.PHONY: check test fast lint latest test-s3 gpu bench torture torture-train readme golden
+.PHONY: check test fast lint latest test-s3 test-olah test-report gpu bench torture torture-train readme golden
 
 check: test lint
 
@@ -42,6 +42,10 @@ OLAH = 0.5.4
 
 test-olah: .venv-olah/$(OLAH)
 	$(PYTHON) -m pytest tests/servers/olah_mirror.py
+
+# Reports in headless Chromium; the pictures are left in build/report to be looked at.
+test-report:
+	$(PYTHON) -m pytest -m browser -rs --basetemp build/report
 
 gpu:
 	$(PYTHON) -m pytest -m gpu -rA

@@ -35,6 +35,8 @@ usage: runner COMMAND ...
   lock RECIPE                  pin what it fetches, in a file beside it; --check, --update
   bundle RECIPE --to FOLDER    all that it fetches, for a machine without network
   why RECIPE STEP              all that differs from the last time a step was done
+  runs [RECIPE]                what has been run: when, how it ended, scores; --json
+  report RUN                   the report of a run, made again from its folder
   list                         recipes, stages and presets
   cache                        what of the Hub cache the kept results use
   store VERB                   what is kept: ls, show, verify, rm, gc, du, pin, unpin
@@ -90,7 +92,7 @@ def _run(words: Sequence[str]) -> int:
     given, planned, store = _prepared(parser, words)
     with terminal.own_stdout() as stream:
         with terminal.screen(planned, stream) as tell:
-            outcomes = run.carry_out(planned, store, tell, given.runs)
+            outcomes = run.carry_out(planned, store, tell, given.runs, ["run", *words])
         seconds, peak = time.monotonic() - begun, hardware.peak_memory()
         for line in terminal.summary(outcomes, seconds, peak):
             print(line, file=stream)
@@ -178,7 +180,7 @@ def _show(words: Sequence[str]) -> int:
 
 def _show_rows(name: str, words: Sequence[str], count: int) -> int:
     """The audit and the first rows of a step that gave a dataset."""
-    from runner import products, run
+    from runner import run
     from runner.report import rows
 
     step, overrides = (words[0], words[1:]) if words else ("process", [])
@@ -196,10 +198,10 @@ def _show_rows(name: str, words: Sequence[str], count: int) -> int:
     given = store.entry(source.key)
     if given is None:
         raise RecipeError([Problem("", f"the result of {source.step.name} is gone.")])
-    tokenizer = products.open_tokenizer(source.step.stage.restore(given.product, {}).folder)
+    decode = rows.decoder(source.step.stage.restore(given.product, {}).folder)
     dataset = found.step.stage.restore(entry.product, {})
     print("\n".join(rows.figures(entry.record["facts"])))
-    print("\n".join(rows.rows(dataset, tokenizer, count, color=sys.stdout.isatty())))
+    print("\n".join(rows.rows(dataset, decode, count, color=sys.stdout.isatty())))
     return 0
 
 
@@ -249,11 +251,13 @@ def _store(words: Sequence[str]) -> int:
     return cli_store.main(words)
 
 
-def _sources(command: str) -> Callable[[Sequence[str]], int]:
-    def call(words: Sequence[str]) -> int:
-        from runner import cli_sources
+def _of(module: str, command: str) -> Callable[[Sequence[str]], int]:
+    """A command of another module, which is loaded when it is called."""
 
-        return int(cli_sources.COMMANDS[command](words))
+    def call(words: Sequence[str]) -> int:
+        from importlib import import_module
+
+        return int(import_module(f"runner.{module}").COMMANDS[command](words))
 
     return call
 
@@ -325,9 +329,11 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "plan": _plan,
     "show": _show,
     "why": _why,
-    "lock": _sources("lock"),
-    "bundle": _sources("bundle"),
-    "cache": _sources("cache"),
+    "lock": _of("cli_sources", "lock"),
+    "bundle": _of("cli_sources", "bundle"),
+    "cache": _of("cli_sources", "cache"),
+    "runs": _of("cli_runs", "runs"),
+    "report": _of("cli_runs", "report"),
     "list": _list,
     "store": _store,
 }

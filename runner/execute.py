@@ -25,6 +25,7 @@ from runner.events import (
     Tell,
 )
 from runner.making import Making
+from runner.metrics import Metrics
 from runner.plan import Plan, Planned, Verdict, needed
 from runner.stage import Context
 from runner.store import Draft, Entry, Store
@@ -230,12 +231,16 @@ class _Execution:
         def progress(done: float, total: float, unit: str, **figures: Any) -> None:
             self.tell(Progressed(name, done, total, unit, figures))
 
+        measured = Metrics(draft.metrics)
+        for row in measured.earlier:
+            self.tell(Measured(name, row))
         return Context(
             draft=draft.work,
             checkpoint=draft.checkpoints(note),
             progress=progress,
             note=note,
-            metrics=lambda row: self.tell(Measured(name, row)),
+            metrics=lambda row: self.tell(Measured(name, measured.add(row))),
+            measured=tuple(measured.earlier),
             stop_signal=self.stop_signal,
         )
 

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 import yaml
 
-from runner import files, hardware, room, upkeep
+from runner import files, hardware, products, provenance, room, upkeep
 from runner import lock as locks
 from runner.compose import compose
 from runner.errors import Problem, RecipeError, RunnerError, did_you_mean, listing, writing
@@ -98,12 +98,13 @@ def _fresh_steps(recipe: Recipe, fresh: Collection[str]) -> set[str]:
 
 
 class RunFolder:
-    """runs/<recipe>/<time>/: the resolved recipe, a record of every step, a log, links."""
+    """runs/<recipe>/<time>/: the resolved recipe, a record of every step, figures, a log, links."""
 
-    def __init__(self, planned: Plan, root: Path) -> None:
-        self.plan = planned
+    def __init__(self, planned: Plan, root: Path, words: Sequence[str]) -> None:
+        self.plan, self.words, self.begun = planned, words, time.time()
         self.folder = _new_folder(root / planned.recipe.name)
         self.steps: dict[str, dict[str, Any]] = {}
+        self.running: list[str] = []
         text = yaml.safe_dump(dict(planned.recipe.plain), sort_keys=False, allow_unicode=True)
         with writing(self.folder):
             (self.folder / "recipe.yaml").write_text(text, encoding="utf-8")
@@ -114,6 +115,7 @@ class RunFolder:
         """Keep what an event says. Progress is for the screen only."""
         match event:
             case Started(planned):
+                self.running.append(planned.step.name)
                 self._say(f"{planned.step.name}: {planned.verdict}: {planned.reason}")
             case Noted(step, text):
                 self._say(f"{step}: {text}" if step else text)
@@ -129,6 +131,7 @@ class RunFolder:
     def _keep(self, outcome: Outcome) -> None:
         """The record of a step that is done, and a link to its product."""
         name, record = outcome.planned.step.name, outcome.entry.record
+        self.running = [each for each in self.running if each != name]
         self.steps[name] = {
             "key": outcome.planned.key,
             "verdict": str(outcome.verdict),
@@ -145,6 +148,8 @@ class RunFolder:
                 (links / name).symlink_to(outcome.entry.product)
         if outcome.verdict is not Verdict.REUSE:  # so that a kill leaves what was done so far
             self._write("unfinished")
+        elif outcome.entry.metrics.exists():
+            products.place(outcome.entry.metrics, self.folder / "metrics" / f"{name}.jsonl")
         self._say(f"{name}: {outcome.verdict} ({outcome.seconds:.2f} s): {outcome.reason}")
 
     def close(self, ending: str) -> None:
@@ -165,7 +170,10 @@ class RunFolder:
         record = {
             "recipe": self.plan.recipe.name,
             "ending": ending,
+            **provenance.of_run(self.words, self.begun),
             "peak_memory": hardware.peak_memory(),
+            "plan": provenance.of_plan(self.plan),
+            "running": self.running,
             "sources": locks.rows(self.plan.recipe),
             "steps": self.steps,
         }
@@ -176,12 +184,14 @@ class RunFolder:
         self.log.write(f"{time.strftime('%H:%M:%S')} {mask(text)}\n")
 
 
-def carry_out(planned: Plan, store: Store, screen: Tell, root: Path) -> list[Outcome]:
-    """Run a plan and leave its folder under `root`."""
+def carry_out(
+    planned: Plan, store: Store, screen: Tell, root: Path, words: Sequence[str] = ()
+) -> list[Outcome]:
+    """Run a plan and leave its folder under `root`; `words` is the command that asked for it."""
     room.outlook(planned, store).insist()
     if planned.lock:
         upkeep.keep_for_lock(store, planned.lock, [each.key for each in planned.steps])
-    folder = RunFolder(planned, root)
+    folder = RunFolder(planned, root, words)
 
     def tell(event: Event) -> None:
         if isinstance(event, Noted):
@@ -205,13 +215,31 @@ def carry_out(planned: Plan, store: Store, screen: Tell, root: Path) -> list[Out
         ):
             outcomes = execute(planned, store, tell, stop_signal)
         ending = "finished"
-        screen(Noted("", f"run folder: {short(folder.folder)}"))
         return outcomes
     except BaseException as error:
         ending = f"ended by {type(error).__name__}: {error}"
         raise
     finally:
         folder.close(ending)
+        _report(folder.folder, screen, whole=bool(planned.work) or ending != "finished")
+
+
+def _report(folder: Path, screen: Tell, *, whole: bool) -> None:
+    """Write the run's report; what goes wrong with it is said, and breaks nothing."""
+    said = f"run folder: {short(folder)}"
+    try:
+        if whole:
+            from runner.report import html
+
+            html.write(folder)
+        else:
+            from runner.report import brief
+
+            brief.write(folder)
+        said += ", with report.html"
+    except Exception as error:
+        said += f"; its report could not be made: {type(error).__name__}: {mask(str(error))}"
+    screen(Noted("", said))
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """What a stage is (the contract that every module in runner/stages/ keeps) and what it is given."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -68,7 +68,12 @@ class Context:
     note: Callable[[str], None] = lambda text: None
     """One line that the user should see."""
     metrics: Callable[[Mapping[str, Any]], None] = lambda row: None
-    """One row of figures over time, kept in the run's folder."""
+    """One row of figures over time, kept with the result and in the run's folder.
+
+    A row with an earlier `step` than the one before takes back what was measured from there on.
+    """
+    measured: Sequence[Mapping[str, Any]] = ()
+    """The rows that earlier attempts at this step have measured."""
     stop_signal: Callable[[], str | None] = lambda: None
     keep_part: Callable[..., Path] | None = None
 

@@ -1,6 +1,6 @@
 """The store: finished steps by key, and the drafts of unfinished ones.
 
-    entries/<key>/   record.json and product/: complete or absent
+    entries/<key>/   record.json and product/: complete or absent; metrics.jsonl, what was measured
     drafts/<key>.<owner>.<token>/   unfinished work; the next run of the same key takes it over
     leases/<key>     who is making what (lease.py)
     dropped/<key>/   record.json alone: what a result was whose files its recipe did not keep
@@ -16,6 +16,7 @@ damaged entry is as good as absent and is made again. Files in entries are read-
 """
 
 import os
+import shutil
 import socket
 import time
 import uuid
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner import files
+from runner import files, metrics
 from runner.checkpoint import Checkpoints
 from runner.errors import StoreError, reading, writing
 from runner.lease import is_held, lease, lives_beside, signature
@@ -61,6 +62,11 @@ class Entry:
         """The digest of the product: of every file's name, size and bytes."""
         return str(self.record["digest"])
 
+    @property
+    def metrics(self) -> Path:
+        """The file with the figures over time that its step has measured, if it did."""
+        return self.folder / metrics.NAME
+
     def seen(self) -> Mapping[str, tuple[int, ...] | None]:
         """What the file system says of each file: the same while nobody has changed any."""
         return {name: files.seen(self.product / name) for name in self.record["files"]}
@@ -86,6 +92,11 @@ class Draft:
     def work(self) -> Path:
         """What the stage keeps while it works."""
         return self.folder / "work"
+
+    @property
+    def metrics(self) -> Path:
+        """The figures over time that the step has measured so far."""
+        return self.folder / metrics.NAME
 
     def checkpoints(self, note: Callable[[str], None], keep: int = 2) -> Checkpoints:
         """The step's checkpoints."""
@@ -135,6 +146,7 @@ class Store:
         with writing(self.root):
             files.make_folder(self.dropped / entry.key)
             record = {**entry.record, "seal": files.digest_json(entry.record)}
+            _copy(entry.metrics, self.dropped / entry.key)
             files.write_json(self.dropped / entry.key / "record.json", record)
         self.discard(entry.key)
 
@@ -204,6 +216,7 @@ class Store:
             files.remove(staged)
             (staged / "product").mkdir(parents=True)
             save(staged / "product")
+            _copy(draft.metrics, staged)
             self._seal(draft.key, staged, record)
             self._rename(draft.key, staged, replaces)
         files.remove(draft.folder)
@@ -263,6 +276,12 @@ class Store:
             if self.entry(key) is None:
                 raise
         files.sync(self.entries)
+
+
+def _copy(path: Path, folder: Path) -> None:
+    """Copy a file that may not be there."""
+    with suppress(FileNotFoundError):
+        shutil.copyfile(path, folder / path.name)
 
 
 def _record(folder: Path) -> dict[str, Any] | None:

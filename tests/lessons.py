@@ -7,6 +7,7 @@ from typing import Any
 
 from runner import files
 from runner.checkpoint import Checkpoints
+from runner.metrics import Metrics, current, read
 from runner.products import Dataset
 from runner.stage import Context
 from runner.training import loop, methods, saving
@@ -99,13 +100,15 @@ class Lesson:
         taught = taught if taught is not None else model()
         torch.manual_seed(self.options.seed)
         taught = methods.attach(taught, self.options)
-        self.metrics, self.notes = [], []
+        self._measured, self.notes = Metrics(self.folder / "metrics.jsonl"), []
+        self._done = 0
         try:
             self.facts = loop.train(taught, Tokenizer(), self.data, self.options, self.context())
         finally:  # a process that is gone writes no more
             for thread in threading.enumerate():
                 if thread.name == saving.WRITER:
                     thread.join()
+            self.metrics = current(read(self._measured.path))
         return taught
 
     def bytes(self, **changes: Any) -> str:
@@ -125,6 +128,7 @@ class Lesson:
             checkpoint=self.checkpoints(),
             note=self.notes.append,
             metrics=self._measure,
+            measured=self._measured.earlier,
             stop_signal=self._signal,
         )
 
@@ -133,18 +137,13 @@ class Lesson:
         return Checkpoints(self.folder / "checkpoints", self.notes.append)
 
     def _measure(self, row: Any) -> None:
-        self.metrics.append(dict(row))
-        if self.crash_at is not None and self._is_new(row) and row["step"] == self.crash_at:
+        self._measured.add(row)
+        self._done = row["step"]
+        if self.crash_at is not None and "loss" in row and row["step"] == self.crash_at:
             raise Crash
 
-    def _is_new(self, row: Any) -> bool:
-        """Whether a row is measured now, and not told again from before a crash."""
-        last = self.checkpoints().newest()
-        return "loss" in row and row["step"] > (last[0] if last else 0)
-
     def _signal(self) -> str | None:
-        done = max((row["step"] for row in self.metrics), default=0)
-        return "SIGTERM" if self.stop_at is not None and done >= self.stop_at else None
+        return "SIGTERM" if self.stop_at is not None and self._done >= self.stop_at else None
 
 
 def adapter(taught: Any) -> dict[str, Any]:

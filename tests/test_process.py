@@ -476,7 +476,7 @@ def test_adapt_refuses_preferences_in_one_line(here):
 def test_pairs_are_shown_with_what_is_chosen_and_what_is_rejected(here):
     here.write(*pairs(2))
     tokenizer = products.open_tokenizer(here.model)
-    shown = "\n".join(report.rows(here.run(held_out=0), tokenizer, 1, color=False))
+    shown = "\n".join(report.rows(here.run(held_out=0), tokenizer.decode, 1, color=False))
     assert shown.splitlines() == [
         "--- row 1: 24 tokens of prompt, chosen 6, rejected 12",
         "<|im_start|>user",
@@ -485,12 +485,12 @@ def test_pairs_are_shown_with_what_is_chosen_and_what_is_rejected(here):
         "[[yes 0<|im_end|>]]",
         "{{no, never 0<|im_end|>}}",
     ]
-    colored = "\n".join(report.rows(here.run(held_out=0), tokenizer, 1, color=True))
+    colored = "\n".join(report.rows(here.run(held_out=0), tokenizer.decode, 1, color=True))
     assert "\x1b[32myes 0<|im_end|>\x1b[0m" in colored
     assert "\x1b[9;31mno, never 0<|im_end|>\x1b[0m" in colored
     here.anew()
     here.write(*judged(2))
-    shown = "\n".join(report.rows(here.run(held_out=0), tokenizer, 2, color=False))
+    shown = "\n".join(report.rows(here.run(held_out=0), tokenizer.decode, 2, color=False))
     assert "[[yes 0<|im_end|>]]" in shown
     assert "{{yes 1<|im_end|>}}" in shown
 

@@ -99,7 +99,8 @@ DRIVER = """
 import sys
 from runner.cli import main
 code = main(["run", "tiny.yaml"])
-heavy = {"torch", "transformers", "datasets", "peft", "pyarrow", "numpy"} & set(sys.modules)
+heavy = {"torch", "transformers", "datasets", "peft", "pyarrow", "numpy", "jinja2", "matplotlib"}
+heavy &= set(sys.modules)
 print("heavy:", sorted(heavy))
 sys.exit(code)
 """

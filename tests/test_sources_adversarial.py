@@ -194,7 +194,7 @@ def test_what_a_reference_names_cannot_lead_out_of_the_hub_cache(changed, tmp_pa
     product.mkdir(parents=True)
     about = {"secret": {"size": 6, "digest": "0" * 40}}
     row = {"repo": "a/b", "type": "model", "commit": COMMIT, "files": about} | changed
-    files.write_json(product / hub_reference.NAME, row)
+    files.write_json(product / products.REFERENCE, row)
     with pytest.raises(StepError):
         fetch.restore(product, {})
     assert not [path for path in product.parent.rglob("*") if path.is_symlink()]

@@ -153,7 +153,7 @@ def test_the_length_of_a_training_is_said_in_epochs_steps_or_tokens(tmp_path):
         lesson = Lesson(tmp_path / name)
         lesson.run(**{"max_steps": None, **said})
         assert lesson.facts["steps"] == steps, name
-        assert lesson.metrics[-2]["step"] == steps
+        assert lesson.metrics[-1]["step"] == steps
 
 
 def test_a_model_that_lets_joined_rows_see_one_another_is_refused(tmp_path):

@@ -1,11 +1,15 @@
 """Rows of a dataset as a person reads them: what is trained stands out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
+from runner import products
 from runner.products import IGNORED, Dataset, Row
 
+Decode = Callable[[list[int]], str]
 Style = tuple[str, str]
 """What stands before and behind a text that stands out."""
 COLORED: tuple[Style, Style] = ("\x1b[32m", "\x1b[0m"), ("\x1b[9;31m", "\x1b[0m")
@@ -35,7 +39,7 @@ def figures(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"packs      {facts['pack_efficiency']:.1%} of their places hold a token"
 
 
-def rows(dataset: Dataset, tokenizer: Any, count: int, *, color: bool) -> Iterator[str]:
+def rows(dataset: Dataset, decode: Decode, count: int, *, color: bool) -> Iterator[str]:
     """The first rows, decoded.
 
     Trained text is green, or stands in double brackets; a rejected answer is red and struck out,
@@ -43,21 +47,21 @@ def rows(dataset: Dataset, tokenizer: Any, count: int, *, color: bool) -> Iterat
     """
     show = _row if dataset.kind == "sft" else _preference
     for number, row in enumerate(dataset.train.select(range(min(count, len(dataset.train))))):
-        head, *texts = show(row, tokenizer, *(COLORED if color else BARE))
+        head, *texts = show(row, decode, *(COLORED if color else BARE))
         yield f"--- row {number + 1}: {head}"
         yield from texts
 
 
-def _row(row: Row, tokenizer: Any, trained: Style, _: Style) -> Iterator[str]:
+def _row(row: Row, decode: Decode, trained: Style, _: Style) -> Iterator[str]:
     """How long a row is, and its text."""
     yield f"{len(row['input_ids'])} tokens"
     yield "".join(
         _marked(text, trained) if learnt else text
-        for learnt, text in _stretches(row["input_ids"], row["labels"], tokenizer)
+        for learnt, text in stretches(row["input_ids"], row["labels"], decode)
     )
 
 
-def _preference(row: Row, tokenizer: Any, wanted: Style, unwanted: Style) -> Iterator[str]:
+def _preference(row: Row, decode: Decode, wanted: Style, unwanted: Style) -> Iterator[str]:
     """How long prompt and answers are; the prompt with the first answer, then the other."""
     good = row.get("label", True)
     names = ["completion"] if "label" in row else ["chosen", "rejected"]
@@ -65,10 +69,10 @@ def _preference(row: Row, tokenizer: Any, wanted: Style, unwanted: Style) -> Ite
     yield ", ".join([f"{len(row['prompt_ids'])} tokens of prompt", *said])
     styles = [wanted, unwanted] if good else [unwanted]
     answers = [
-        _marked(tokenizer.decode(row[f"{name}_ids"]), style)
+        _marked(decode(row[f"{name}_ids"]), style)
         for name, style in zip(names, styles, strict=False)
     ]
-    yield tokenizer.decode(row["prompt_ids"]) + answers[0]
+    yield decode(row["prompt_ids"]) + answers[0]
     yield from answers[1:]
 
 
@@ -76,10 +80,32 @@ def _marked(text: str, style: Style) -> str:
     return f"{style[0]}{text}{style[1]}"
 
 
-def _stretches(
-    ids: Sequence[int], labels: Sequence[int], tokenizer: Any
+def stretches(
+    ids: Sequence[int], labels: Sequence[int], decode: Decode
 ) -> Iterator[tuple[bool, str]]:
     """The text in stretches that are trained or not."""
     pairs = zip(ids, labels, strict=True)
     for trained, stretch in groupby(pairs, key=lambda pair: pair[1] != IGNORED):
-        yield trained, tokenizer.decode([token for token, _ in stretch])
+        yield trained, decode([token for token, _ in stretch])
+
+
+def first(product: Path, count: int) -> list[dict[str, Any]]:
+    """The first rows to train on of a dataset as the store has it, without the datasets library."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(product / "train.arrow")) as source:
+        for batch in pa.ipc.open_stream(source):
+            return list(batch.slice(0, count).to_pylist())
+    return []
+
+
+def decoder(folder: Path) -> Decode:
+    """What makes text of tokens, with all that is special; light where the tokenizer is a file."""
+    if not (folder / "tokenizer.json").is_file():
+        opened: Decode = products.open_tokenizer(folder).decode
+        return opened
+    from tokenizers import Tokenizer
+
+    return partial(
+        Tokenizer.from_file(str(folder / "tokenizer.json")).decode, skip_special_tokens=False
+    )

@@ -98,7 +98,7 @@ def summary(outcomes: Sequence[Outcome], seconds: float, peak: int = 0) -> Itera
     done = f"{len(worked)} steps run, {len(outcomes) - len(worked)} reused, {seconds:.1f} s"
     done += f", peak memory {human_bytes(peak)}" if worked and peak else ""
     yield f"\n{outcomes[0].entry.record['recipe']}: {done}"
-    yield from _rows(_figures(facts))
+    yield from _rows(figures(facts))
     for sample in facts.get("evaluate", {}).get("samples", []):
         yield f"\n  {sample['prompt']}"
         yield from _rows(
@@ -113,7 +113,8 @@ def summary(outcomes: Sequence[Outcome], seconds: float, peak: int = 0) -> Itera
         yield f'  print(pipeline("text-generation", "{saved["to"]}")([{message}]))'
 
 
-def _figures(facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def figures(facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Scores and sizes in words, from the records of a run by stage."""
     scores = facts.get("evaluate", {})
     if match := scores.get("exact_match"):
         names = _before_and_after(match)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import StepError
+from runner.metrics import current
 from runner.products import Dataset
 from runner.stage import Context
 from runner.training import batches, fitting, health, objectives, state
 from runner.training.arguments import arguments
-from runner.training.history import History
 from runner.training.saving import Saver
 from runner.training.settings import Options
 from runner.training.telling import Memory, Telling, callback
@@ -33,7 +33,6 @@ def train(
     telling: Telling = callback(
         options=options,
         context=context,
-        history=History(context.draft / "metrics.jsonl", context.metrics, writes=is_first),
         saver=saver,
         memory=_memory(options, fit, folder),
     )
@@ -111,8 +110,8 @@ def _has_rows(rows: Any) -> bool:
 def _go_on(trainer: Any, telling: Telling, found: tuple[int, Path] | None) -> None:
     """Take over what a checkpoint knows, or begin; the first look is before the first step."""
     step = found[0] if found else 0
-    rows = telling.history.rewind(step if found else -1)
-    telling.losses = [row["loss"] for row in rows if "loss" in row]
+    measured = current(telling.context.measured)
+    telling.losses = [row["loss"] for row in measured if "loss" in row and row["step"] <= step]
     trainer.args.eval_on_start = telling.has_held_out and not found
     if found:
         telling.context.note(f"going on from step {step}")

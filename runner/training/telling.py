@@ -5,10 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from runner import hardware
 from runner.stage import Context
 from runner.training import health
-from runner.training.history import History
 from runner.training.saving import Saver
 from runner.training.settings import Options
 
@@ -38,7 +36,6 @@ class Telling:
 
     options: Options
     context: Context
-    history: History
     saver: Saver
     memory: Memory
     agreed: Callable[[bool], bool] = bool
@@ -69,7 +66,7 @@ class Telling:
         if "loss" not in (logs or {}):
             return
         row = self._figures(state, logs)
-        self.history.add(row)
+        self.context.metrics(row)
         shown = {"loss": round(row["loss"], 4), "tokens_per_second": row["tokens_per_second"]}
         self.context.progress(state.global_step, state.max_steps, "steps", **shown)
         self.losses.append(row["loss"])
@@ -81,7 +78,7 @@ class Telling:
         """A look at the rows held out."""
         step, memory = state.global_step, self.memory
         loss = float(metrics["eval_loss"])
-        self.history.add({"step": step, "held_out_loss": loss})
+        self.context.metrics({"step": step, "held_out_loss": loss})
         memory.last = loss
         if step == 0:
             memory.before = loss
@@ -105,7 +102,6 @@ class Telling:
             "tokens_per_second": round(
                 (state.num_input_tokens_seen - self.tokens_before) / seconds
             ),
-            "memory": memory_used(),
         }
         common = {"loss", "learning_rate", "grad_norm", "epoch"}
         return known | {name: value for name, value in logs.items() if name not in common}
@@ -116,12 +112,3 @@ def callback(**fields: Any) -> Any:
     from transformers import TrainerCallback
 
     return type("Callback", (Telling, TrainerCallback), {})(**fields)
-
-
-def memory_used() -> int:
-    """The most memory held so far, in bytes: the GPU's where there is one."""
-    if not hardware.gpus():
-        return hardware.peak_memory()
-    import torch
-
-    return int(torch.cuda.max_memory_allocated())
