@@ -101,3 +101,8 @@ def test_dropped_results_have_left_their_size(store, monkeypatch):
     again = plan(replace(trial(), keep="results"), store)
     rooms = [found for _, found in room.rooms(again, store)]
     assert rooms == [Room(), Room()]
+
+
+def test_the_bytes_of_several_steps_in_one_role_add_up():
+    assert room._together([{"bytes": 1, "more": 2}, {"bytes": 3}]) == {"bytes": 4, "more": 2}
+    assert room._together([{}]) == {}

@@ -144,7 +144,7 @@ def test_rows_held_out_are_never_trained_on(dataset):
 def test_bad_data_is_refused_with_its_place(text, message, model_files, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "rows.jsonl").write_text(text)
-    inputs = {"data": Files(tmp_path / "data"), "tokenizer": model_files}
+    inputs = {"data": {"fetch.data": Files(tmp_path / "data")}, "tokenizer": model_files}
     with pytest.raises(StepError) as raised:
         process.run(process.Options(held_out=1), inputs, context(tmp_path))
     assert message in str(raised.value)

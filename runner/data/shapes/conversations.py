@@ -80,6 +80,8 @@ def _message(item: Any, where: str) -> Message:
     if role is None:
         guess = did_you_mean(str(word), ROLES) or f"The roles are {listing(list(ROLES))}."
         raise BadRow(f'{where} has the role "{word}", which is none.', guess)
+    if isinstance(content, str) and len(item) == 2 and word != "function_call":
+        return {"role": role, "content": content}  # most are so plain
     if word == "function_call":
         return {
             "role": role,

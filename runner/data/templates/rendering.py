@@ -8,6 +8,8 @@ from typing import Any
 from runner.data.templates.messages import REASONING, MaskError, Message, Tools, content_as_text
 from runner.data.templates.probes import fresh_word
 
+PLAIN = {"role", "content"}
+
 
 class Rendering:
     """Makes texts of conversations: a tokenizer's chat template, or a text instead of it."""
@@ -78,6 +80,8 @@ class Rendering:
         return [self._prepared(message) for message in messages]
 
     def _prepared(self, message: Mapping[str, Any]) -> Message:
+        if message.keys() == PLAIN and isinstance(message["content"], str):
+            return dict(message)  # most are so plain
         kept = {
             name: value
             for name, value in message.items()
