@@ -77,6 +77,27 @@ def test_a_signal_ends_within_the_step_and_its_half_made_gradients_are_dropped(t
     assert lesson.bytes() == expected
 
 
+def test_a_signal_in_a_long_accumulation_ends_it_before_the_next_rows(tmp_path):
+    taught, calls = model(), []
+    forward = taught.forward
+
+    def counted(*args, **rest):
+        calls.append(taught.training)
+        return forward(*args, **rest)
+
+    taught.forward = counted
+    options = replace(OPTIONS, micro_batch_size=1, evaluate_rows=0)
+    lesson = Lesson(tmp_path, options)
+    lesson._signal = lambda: "SIGUSR1" if len(calls) >= 6 else None
+    with pytest.raises(Stopped):
+        lesson.run(taught)
+    assert calls == [True] * 6  # four rows of the first step, two of the second
+    assert lesson.checkpoints().last_number() == 1
+    lesson = Lesson(tmp_path, options)
+    assert lesson.bytes() == Lesson(tmp_path / "whole", options).bytes()
+    assert "going on from step 1" in lesson.notes
+
+
 def test_a_signal_before_the_first_step_leaves_nothing_and_harms_nothing(tmp_path):
     lesson = Lesson(tmp_path, WITH_DROPOUT, stop_at=0)
     with pytest.raises(Stopped):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import hardware
+from runner.training.fitting import Fit
 from runner.training.settings import Options
 
 WARMUP_RATIO = 0.03
@@ -30,7 +31,7 @@ SCHEDULES = {
 }
 
 
-def arguments(options: Options, folder: Path, steps: int, *, checkpointing: bool) -> dict[str, Any]:
+def arguments(options: Options, folder: Path, steps: int, fit: Fit) -> dict[str, Any]:
     """Fields of TrainingArguments for a training of so many steps.
 
     To the Trainer a batch is the effective one; a watched Trainer cuts it to what fits. Logs come
@@ -40,6 +41,7 @@ def arguments(options: Options, folder: Path, steps: int, *, checkpointing: bool
         "output_dir": str(folder),
         "max_steps": steps,
         "per_device_train_batch_size": options.effective_batch_size,
+        "per_device_eval_batch_size": fit.micro_batch_size,
         "seed": options.seed,
         "data_seed": options.seed,
         "save_strategy": "no",
@@ -53,7 +55,7 @@ def arguments(options: Options, folder: Path, steps: int, *, checkpointing: bool
         "disable_tqdm": True,
         **_optimizer(options),
         **_schedule(options, steps),
-        **_computing(options, checkpointing=checkpointing),
+        **_computing(options, checkpointing=fit.gradient_checkpointing),
     }
 
 

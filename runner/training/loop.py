@@ -36,9 +36,7 @@ def train(
         saver=saver,
         memory=_memory(options, fit, folder),
     )
-    wanted = arguments(
-        options, saver.folder, _steps(options, order), checkpointing=fit.gradient_checkpointing
-    )
+    wanted = arguments(options, saver.folder, _steps(options, order), fit)
     with _as_it_was(model), _deterministic(options):
         trainer = objectives.trainer(options, model, tokenizer, dataset, wanted, [telling])
         _quiet(trainer)
