@@ -24,20 +24,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(each in str(error) for each in NO_MEMORY)
 
 
-def too_large(effective: int) -> StepError:
-    """The error of a single row that does not fit."""
+def no_memory(when: str) -> StepError:
+    """The error of a step for which there is no memory, whatever was tried."""
     return StepError(
-        "there is not enough memory for a step, even with a single row at once.",
+        f"there is not enough memory to train, {when}.",
         "Try a lower process.max_length, adapt.gradient_checkpointing=true,"
-        f" adapt.optimizer=adamw_8bit or a smaller model (adapt.effective_batch_size={effective}"
-        " may stay).",
+        " adapt.optimizer=adamw_8bit or a smaller model (the effective batch size may stay).",
     )
 
 
 def no_number(what: str, value: float, step: int, batch: Batch, tokenizer: Any) -> StepError:
     """The error of a loss or a gradient norm that is no finite number."""
+    rows = f" The step's rows: {shown(batch, tokenizer)}." if batch.rows else ""
     return StepError(
-        f"the {what} is {value} at step {step}. The step's rows: {shown(batch, tokenizer)}.",
+        f"the {what} is {value} at step {step}.{rows}",
         "If these rows are sound, try a lower adapt.learning_rate or a longer adapt.warmup_steps"
         " (or, with float16, adapt.precision=bfloat16); the state before the step is kept.",
     )

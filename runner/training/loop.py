@@ -37,14 +37,14 @@ def train(
         memory=_memory(options, fit, folder),
     )
     wanted = arguments(options, saver.folder, _steps(options, order), fit)
-    with _as_it_was(model), _deterministic(options):
+    with _as_it_was(model, fit), _deterministic(options):
         trainer = objectives.trainer(options, model, tokenizer, dataset, wanted, [telling])
         _quiet(trainer)
         trainer.watch = _watch(telling, order, tokenizer)
         telling.has_held_out = _has_rows(trainer.eval_dataset)
         _go_on(trainer, telling, found)
         _run(trainer, telling, folder)
-        if options.keep == "best" and telling.memory.best_step is not None:
+        if options.keep == "best" and telling.memory.best_step is not None and is_first:
             saver.put_best(trainer.model)
     return _facts(trainer, telling)
 
@@ -128,7 +128,7 @@ def _run(trainer: Any, telling: Telling, folder: Path | None) -> None:
     except Exception as error:
         if not health.is_out_of_memory(error):
             raise
-        raise health.too_large(telling.options.effective_batch_size) from error
+        raise health.no_memory("outside of a batch of rows") from error
     telling.saver.wait()
     if trainer.state.global_step < trainer.state.max_steps and not telling.has_ended:
         telling.context.stop_here()
@@ -142,14 +142,14 @@ def _keep(trainer: Any, telling: Telling) -> None:
 
 
 @contextmanager
-def _as_it_was(model: Any) -> Iterator[None]:
+def _as_it_was(model: Any, fit: fitting.Fit) -> Iterator[None]:
     """The Trainer turns the cache off and would save it so; checkpointing is for training only."""
     use_cache = model.config.use_cache
     try:
         yield
     finally:
         model.config.use_cache = use_cache
-        if getattr(model, "is_gradient_checkpointing", False):
+        if fit.gradient_checkpointing:
             model.gradient_checkpointing_disable()
 
 

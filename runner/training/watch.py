@@ -43,6 +43,7 @@ class Watch:
     save: Callable[[Any], None]
     tokenizer: Any = None
     batch: Batch = field(default=NOTHING)
+    piece: tuple[int, int] = (-1, 0)
 
 
 def watched(kind: type) -> type:
@@ -99,10 +100,11 @@ class Watching(Base):  # type: ignore[misc]  # the other base is a Trainer, know
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         """Gradients of one step, in as many pieces as memory asks for; gives its loss."""
-        self.seed_step()
         if not isinstance(inputs, Batch):
+            self._seed_piece()
             return super().training_step(model, inputs, num_items_in_batch)
         self.watch.batch = inputs
+        self.seed_step()
         loss = self._attempt(model, inputs, num_items_in_batch)
         while loss is None:
             self._halve(model)
@@ -113,11 +115,20 @@ class Watching(Base):  # type: ignore[misc]  # the other base is a Trainer, know
         self.state.num_input_tokens_seen += int(self.step_tokens)
         return loss
 
-    def seed_step(self) -> None:
+    def seed_step(self, piece: int = 0) -> None:
         """Seed all random numbers by the step, so that none of their state must be kept."""
         from runner.training.seeding import seed
 
-        seed(self.args.seed, self.state.global_step, self.args.process_index)
+        seed(self.args.seed, self.state.global_step, self.args.process_index, piece)
+
+    def _seed_piece(self) -> None:
+        """The same for a Trainer that cuts its steps into pieces itself."""
+        step, piece = self.watch.piece
+        self.watch.piece = (
+            self.state.global_step,
+            piece + 1 if step == self.state.global_step else 0,
+        )
+        self.seed_step(self.watch.piece[1])
 
     def _attempt(self, model: Any, batch: Batch, items: Any) -> Any:
         """The step's loss, or None where memory did not suffice."""
@@ -163,7 +174,7 @@ class Watching(Base):  # type: ignore[misc]  # the other base is a Trainer, know
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if self.watch.micro == 1:
-            raise health.too_large(self.watch.order.batch_size)
+            raise health.no_memory("even with a single row at once")
         self.watch.micro = -(-self.watch.micro // 2)
         self.watch.note(
             f"not enough memory at step {self.state.global_step + 1}: goes on with"
