@@ -18,13 +18,12 @@ from hub import Repo, serve
 from test_lock import REPO, Place
 from tiny import make_data
 
-from runner import files, hardware, network, secrets, upkeep
+from runner import files, hardware, network, products, secrets, upkeep
 from runner.checkpoint import Checkpoints
 from runner.cli import main
 from runner.errors import StepError, Stopped
 from runner.secrets import HIDDEN, mask
 from runner.sources import url, wheel
-from runner.sources.hub import reference as hub_reference
 from runner.stage import Context
 from runner.stages import fetch
 from runner.store import Store
