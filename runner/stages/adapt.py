@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from runner import products
-from runner.products import Dataset, Model
+from runner.options import Fault
+from runner.products import Model
+from runner.recipe import Step
 from runner.stage import (
     Context,
     Facts,
     Need,
     Room,
-    checks_nothing,
     never_stale,
     pins_nothing,
     resolves_nothing,
@@ -30,8 +31,14 @@ HOLDS = True
 Options = settings.Options
 resolve = resolves_nothing
 pins = pins_nothing
-check = checks_nothing
 stale = never_stale
+
+
+def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Fault]:
+    """Devices must be there, and the rows of a step must divide among them."""
+    from runner.training import workers
+
+    return workers.check(options)
 
 
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
@@ -44,16 +51,11 @@ def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Model:
     """Train from the newest checkpoint, or from the start."""
-    from transformers import set_seed
+    from runner.training import single, workers
 
-    from runner.training import loop, methods
-
-    dataset: Dataset = inputs["dataset"]
-    source = products.with_template(inputs["model"], dataset.template)
-    set_seed(options.seed)
-    model = methods.attach(source.model, options)
-    context.facts |= loop.train(model, source.tokenizer, dataset, options, context)
-    return Model(model.eval(), source.tokenizer)
+    if workers.count(options) > 1:
+        return workers.train(inputs, options, context)
+    return single.train(inputs["model"], inputs["dataset"], options, context)
 
 
 def save(product: Model, folder: Path) -> None:

@@ -9,7 +9,7 @@ from runner import files, hardware
 from runner.errors import StepError
 from runner.products import Dataset
 from runner.stage import Context
-from runner.training import objectives
+from runner.training import objectives, world
 from runner.training.settings import Options
 
 
@@ -22,6 +22,11 @@ def train(
     found = context.checkpoint.newest()
     if found:
         context.note(f"going on from step {found[0]}")
+        if (before := world.made_by(found[1])) != world.size():
+            context.note(
+                f"{before} devices came this far, now there are {world.size()}:"
+                " the same rows a step, with other rounding"
+            )
     trainer = objectives.trainer(
         model,
         tokenizer,
@@ -43,17 +48,19 @@ def train(
 def _arguments(options: Options, folder: Path) -> Any:
     from transformers import TrainingArguments
 
-    files.remove(folder)  # whatever a killed run left half-written; whole ones are checkpoints
+    if world.rank() == 0:
+        files.remove(folder)  # whatever a killed run left half-written; whole ones are checkpoints
+    world.wait()
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=options.epochs,
         max_steps=options.max_steps,
-        per_device_train_batch_size=options.batch_size,
+        per_device_train_batch_size=world.share(options.batch_size),
         learning_rate=options.learning_rate,
         lr_scheduler_type=options.schedule,
         warmup_steps=options.warmup_steps,
         weight_decay=options.weight_decay,
-        seed=options.seed,
+        seed=world.seed(options.seed),
         data_seed=options.seed,
         save_strategy="steps",
         save_steps=options.checkpoint_every,
@@ -64,6 +71,7 @@ def _arguments(options: Options, folder: Path) -> Any:
         dataloader_pin_memory=hardware.device() != "cpu",
         report_to=[],
         disable_tqdm=True,
+        **world.arguments(options.sharding),
     )
 
 
@@ -78,7 +86,7 @@ def _callback(context: Context) -> Any:
             self.began, self.tokens_before = time.monotonic(), state.num_input_tokens_seen
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if context.should_stop():
+            if world.any_of(context.should_stop()):
                 control.should_save = control.should_training_stop = True
 
         def on_log(
@@ -112,7 +120,9 @@ def _callback(context: Context) -> Any:
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            context.checkpoint.save(state.global_step, written)
+            world.wait()
+            if world.rank() == 0:
+                context.checkpoint.save(state.global_step, written)
 
     return Callback()
 

@@ -35,3 +35,18 @@ class Options:
         keyed=False,
         at_least=1,
     )
+    devices: Literal["auto"] | int = option(
+        "auto", "GPUs to train on, each with a process of its own", keyed=False, at_least=1
+    )
+    sharding: Literal["auto", "none", "full"] = option(
+        "auto",
+        "Whether each device holds a share of the model (FSDP2) or all of it (DDP); auto shards a"
+        " model that one device cannot hold",
+        keyed=False,
+    )
+    retries: int = option(
+        1,
+        "How often to go on by itself after one of several processes died",
+        keyed=False,
+        at_least=0,
+    )

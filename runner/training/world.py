@@ -1,0 +1,105 @@
+"""The processes that train together, as one of them sees it: how many, which one, what they agree.
+
+Outside of workers.py there is one process, and nothing here costs anything.
+"""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for another one's part of a step."""
+
+
+def size() -> int:
+    """How many processes train together."""
+    return _distributed().get_world_size() if _together() else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0; the first one writes and reports."""
+    return _distributed().get_rank() if _together() else 0
+
+
+def any_of(flag: bool) -> bool:
+    """Whether the flag is true in any process; every process must ask at the same point."""
+    if not _together():
+        return flag
+    import torch
+
+    raised = torch.tensor([int(flag)])
+    _distributed().all_reduce(raised, op=_distributed().ReduceOp.MAX)
+    return bool(raised.item())
+
+
+def wait() -> None:
+    """Go on when every process has come here."""
+    any_of(False)
+
+
+def join() -> None:
+    """Become one of the processes, by what the environment says (as torchrun sets it)."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    _distributed().init_process_group(backend, timeout=PATIENCE)
+
+
+def leave() -> None:
+    """Be one process again."""
+    if _together():
+        _distributed().destroy_process_group()
+
+
+def share(rows: int) -> int:
+    """How many of a step's rows fall to one process; `workers.check` saw that they divide."""
+    return rows // size()
+
+
+def seed(number: int) -> int:
+    """A seed of this process's own: with dropout no two processes should drop the same places."""
+    return number + rank()
+
+
+def arguments(sharding: str) -> dict[str, Any]:
+    """What transformers' TrainingArguments must be told beside what one process tells them."""
+    if not _together():
+        return {}
+    if sharding != "full":
+        return {"ddp_find_unused_parameters": False}
+    return {"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": "FULL_STATE_DICT"}}
+
+
+def made_by(checkpoint: Path) -> int:
+    """How many processes wrote a checkpoint: each leaves the state of its random numbers."""
+    return len(list(checkpoint.glob("rng_state*.pth")))
+
+
+def gather(model: Any) -> None:
+    """Make the trained parameters of a sharded model whole, in place; all processes must call it.
+
+    They lie on the CPU afterwards, so that one device need not hold them all.
+    """
+    from torch.distributed.tensor import DTensor
+    from torch.nn import Parameter
+
+    for module in model.modules():
+        for name, value in list(module._parameters.items()):
+            if isinstance(value, DTensor) and value.requires_grad:
+                module._parameters[name] = Parameter(value.full_tensor().cpu())
+
+
+def _together() -> bool:
+    import torch.distributed as distributed
+
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def _distributed() -> Any:
+    import torch.distributed as distributed
+
+    return distributed
