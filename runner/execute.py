@@ -20,7 +20,7 @@ from runner.errors import StepError, Stopped
 from runner.files import digest_json
 from runner.plan import Plan, Planned, Verdict, needed, versions
 from runner.secrets import masked
-from runner.stage import Context
+from runner.stage import About, Context
 from runner.store import Draft, Entry, Store
 
 REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EROFS}
@@ -92,10 +92,17 @@ Tell = Callable[[Event], None]
 
 
 def execute(
-    plan: Plan, store: Store, tell: Tell, stop_signal: Callable[[], str | None]
+    plan: Plan,
+    store: Store,
+    tell: Tell,
+    stop_signal: Callable[[], str | None],
+    beside: Path | None = None,
 ) -> list[Outcome]:
-    """Run a plan to its end and return what became of every step, in order."""
-    run = _Execution(plan, store, tell, stop_signal)
+    """Run a plan to its end and return what became of every step, in order.
+
+    `beside` is a folder for what belongs to all runs of the recipe.
+    """
+    run = _Execution(plan, store, tell, stop_signal, beside)
     for group in _side_by_side(plan.steps):
         run.settle_all(group)
     return [run.outcomes[planned.step.name] for planned in plan.steps]
@@ -117,8 +124,9 @@ class _Execution:
         store: Store,
         tell: Tell,
         stop_signal: Callable[[], str | None],
+        beside: Path | None,
     ) -> None:
-        self.plan, self.store = plan, store
+        self.plan, self.store, self.beside = plan, store, beside
         self.told, self.telling, self.stop_signal = tell, Lock(), stop_signal
         self.held: dict[str, Any] = {}
         self.lent: list[str] = []
@@ -253,6 +261,9 @@ class _Execution:
             note=note,
             metrics=lambda row: self.tell(Measured(step.name, row)),
             stop_signal=self.stop_signal,
+            about=About(
+                self.plan.recipe.name, step.name, planned.key, self.plan.recipe.plain, self.beside
+            ),
         )
         borrowed_before = len(self.lent)
         try:

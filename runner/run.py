@@ -39,6 +39,8 @@ from runner.stages import known
 from runner.store import Store, default_root
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+TRACKERS = "trackers"
+"""Beside the folders of a recipe's runs: what experiment trackers keep of all of them."""
 QUIET = {
     "TQDM_DISABLE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -210,7 +212,7 @@ def carry_out(planned: Plan, store: Store, screen: Tell, root: Path) -> list[Out
             _signals() as stop_signal,
             _into(folder.log, active=bool(planned.work)),
         ):
-            outcomes = execute(planned, store, tell, stop_signal)
+            outcomes = execute(planned, store, tell, stop_signal, folder.folder.parent / TRACKERS)
         ending = "finished"
         screen(Noted("", f"run folder: {short(folder.folder)}"))
         return outcomes

@@ -35,10 +35,10 @@ stale = never_stale
 
 
 def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Fault]:
-    """Devices must be there, and the rows of a step must divide among them."""
-    from runner.training import workers
+    """Devices must be there, the rows of a step divide among them, trackers be installed."""
+    from runner.training import trackers, workers
 
-    return workers.check(options)
+    return workers.check(options) + trackers.check(options)
 
 
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:

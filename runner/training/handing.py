@@ -6,6 +6,7 @@ from typing import Any
 
 from runner import files, options, products
 from runner.products import Dataset, Model
+from runner.stage import About, Context
 from runner.training.settings import Options
 
 SPEC, STOP, EVENTS = "spec.json", "stop", "events-{}.jsonl"
@@ -13,7 +14,7 @@ DATASET, MODEL, ADAPTER, RESULT = "dataset", "model", "adapter", "result"
 
 
 def hand_over(
-    folder: Path, source: Model, dataset: Dataset, settings: Options, checkpoints: Path
+    folder: Path, source: Model, dataset: Dataset, settings: Options, context: Context
 ) -> None:
     """Write the model (where it does not lie on disk already), the rows and the options.
 
@@ -26,8 +27,9 @@ def hand_over(
         "attention": source.model.config._attn_implementation,
         "template": source.tokenizer.chat_template,
         "model": str((source.folder or _written(folder, source)).resolve()),
-        "checkpoints": str(checkpoints.resolve()),
+        "checkpoints": str(context.checkpoint.folder.resolve()),
         "options": options.plain(settings),
+        "about": options.plain(context.about),
     }
     files.write_json(folder / SPEC, spec)
 
@@ -37,7 +39,9 @@ def spec_of(folder: Path) -> Any:
     spec = files.read_json(folder / SPEC)
     settings, faults = options.build(Options, spec["options"])
     assert not faults, faults
-    return {**spec, "options": settings}
+    beside = spec["about"].pop("folder")
+    about = About(**spec["about"], folder=Path(beside) if beside else None)
+    return {**spec, "options": settings, "about": about}
 
 
 def open_model(folder: Path, **settings: Any) -> Model:

@@ -9,7 +9,7 @@ from runner import files, hardware
 from runner.errors import StepError
 from runner.products import Dataset
 from runner.stage import Context
-from runner.training import objectives, world
+from runner.training import objectives, trackers, world
 from runner.training.settings import Options
 
 
@@ -32,7 +32,7 @@ def train(
         tokenizer,
         dataset,
         args=_arguments(options, context.draft / "trainer"),
-        callbacks=[_callback(context)],
+        callbacks=[_callback(context), *trackers.callbacks(options, context)],
     )
     trainer.train(resume_from_checkpoint=str(found[1]) if found else None)
     model.config.use_cache = use_cache  # the Trainer turns it off, and would save it so

@@ -167,7 +167,10 @@ def _store() -> Iterator[int]:
 def _environment(rank: int, devices: int, port: int) -> dict[str, str]:
     """What torchrun would say to a worker, and what this process has found or been given."""
     threads = int(os.environ.get("OMP_NUM_THREADS") or hardware.cores())
+    # accelerate would say "cpu:0", which torch.load takes for no device at all
+    on_cpu = {} if hardware.gpus() else {"ACCELERATE_TORCH_DEVICE": "cpu"}
     return {
+        **on_cpu,
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(devices),

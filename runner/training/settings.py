@@ -50,3 +50,6 @@ class Options:
         keyed=False,
         at_least=0,
     )
+    track: tuple[Literal["trackio", "tensorboard", "wandb", "mlflow"], ...] = option(
+        (), "Experiment trackers that follow the training", keyed=False
+    )

@@ -83,6 +83,7 @@ def _context(folder: Path, spec: dict[str, Any], tell: Tell) -> Context:
         note=note,
         metrics=lambda row: tell("metrics", row=dict(row)),
         stop_signal=stop_signal,
+        about=spec["about"],
     )
 
 

@@ -63,7 +63,7 @@ def _hand_over(folder: Path, inputs: Mapping[str, Any], options: Options, contex
     dataset = inputs["dataset"]
     source = products.with_template(inputs["model"], dataset.template)
     options = replace(options, sharding=_sharding(source.model, options))
-    handing.hand_over(folder, source, dataset, options, context.checkpoint.folder)
+    handing.hand_over(folder, source, dataset, options, context)
     return source.tokenizer
 
 

@@ -8,6 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from runner import hardware
+
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for another one's part of a step."""
 
@@ -33,6 +35,17 @@ def any_of(flag: bool) -> bool:
     return bool(raised.item())
 
 
+def total(number: float) -> float:
+    """The sum over all processes of what each has; every process must ask at the same point."""
+    if not _together():
+        return number
+    import torch
+
+    summed = torch.tensor([number], dtype=torch.float64)
+    _distributed().all_reduce(summed)
+    return float(summed.item())
+
+
 def wait() -> None:
     """Go on when every process has come here."""
     any_of(False)
@@ -40,12 +53,11 @@ def wait() -> None:
 
 def join() -> None:
     """Become one of the processes, by what the environment says (as torchrun sets it)."""
-    import torch
+    if hardware.gpus():
+        import torch
 
-    on_gpu = torch.cuda.is_available()
-    if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if hardware.gpus() else "gloo"
     _distributed().init_process_group(backend, timeout=PATIENCE)
 
 
@@ -69,9 +81,10 @@ def arguments(sharding: str) -> dict[str, Any]:
     """What transformers' TrainingArguments must be told beside what one process tells them."""
     if not _together():
         return {}
+    backend = {} if hardware.gpus() else {"ddp_backend": "gloo"}
     if sharding != "full":
-        return {"ddp_find_unused_parameters": False}
-    return {"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": "FULL_STATE_DICT"}}
+        return {**backend, "ddp_find_unused_parameters": False}
+    return {**backend, "fsdp": True, "fsdp_config": {"version": 2}}
 
 
 def made_by(checkpoint: Path) -> int:
