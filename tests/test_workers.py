@@ -190,6 +190,7 @@ def test_devices_must_be_there_and_divide_the_rows(monkeypatch):
 
     assert faults(devices=4, batch_size=8) == []
     assert faults(devices=3, batch_size=8) == ["8 rows a step do not divide among 3 devices."]
+    assert faults(sharding="full") == ["a model is shared out among GPUs, and there are none."]
     gpu = hardware.Gpu("a GPU", 1 << 30, (9, 0))
     monkeypatch.setattr(hardware, "gpus", lambda: (gpu, gpu))
     assert faults(devices=4) == ["there are 2 GPUs, not 4."]

@@ -31,9 +31,11 @@ def count(options: Options) -> int:
 def check(options: Options) -> list[Fault]:
     """What is wrong with the devices that were asked for."""
     wanted, found = options.devices, len(hardware.gpus())
-    if wanted == "auto":
-        return []
     faults = []
+    if options.sharding == "full" and not found:  # accelerate 1.15 would share out nothing there
+        faults.append(Fault(("sharding",), "a model is shared out among GPUs, and there are none."))
+    if wanted == "auto":
+        return faults
     if found and wanted > found:
         faults.append(Fault(("devices",), f"there are {found} GPUs, not {wanted}."))
     if options.batch_size % wanted:

@@ -95,8 +95,11 @@ def made_by(checkpoint: Path) -> int:
 def gather(model: Any) -> None:
     """Make the trained parameters of a sharded model whole, in place; all processes must call it.
 
-    They lie on the CPU afterwards, so that one device need not hold them all.
+    They lie on the CPU afterwards, so that one device need not hold them all. The model is good
+    for being written, and for nothing else.
     """
+    if not _together():
+        return
     from torch.distributed.tensor import DTensor
     from torch.nn import Parameter
 
