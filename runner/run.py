@@ -202,6 +202,9 @@ def carry_out(planned: Plan, store: Store, screen: Tell, root: Path) -> list[Out
     try:
         if planned.work:
             os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+            # libraries of the first step may import trackio, which reads this then and never again
+            trackio = (folder.folder.parent / TRACKERS / "trackio").resolve()
+            os.environ.setdefault("TRACKIO_DIR", str(trackio))
             tell(Noted("", hardware.prepare()))
         for note in planned.notes:
             tell(Noted("", note))

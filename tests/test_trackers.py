@@ -54,9 +54,9 @@ def read_trackio(folder):
     """Likewise."""
     from trackio.sqlite_storage import SQLiteStorage
 
+    assert list((folder / "trackio").glob("dates*.db"))
     names = SQLiteStorage.get_runs("dates")
     logs = {name: SQLiteStorage.get_logs("dates", name) for name in names}
-    assert list((folder / "trackio").glob("dates*.db"))
     return {
         n: [r["train/global_step"] for r in rows if "train/loss" in r] for n, rows in logs.items()
     }
@@ -70,7 +70,7 @@ def read_mlflow(folder):
     experiment = client.get_experiment_by_name("dates")
     found = {}
     for run in client.search_runs([experiment.experiment_id]):
-        assert run.data.params["adapt/rank"] == "2"
+        assert run.data.params["adapt.rank"] == "2"
         rows = client.get_metric_history(run.info.run_id, "loss")
         found[run.info.run_name] = sorted(row.step for row in rows)
     return found
@@ -103,8 +103,11 @@ def nobody_logged_in(monkeypatch, tmp_path):
 
 @pytest.mark.filterwarnings("ignore")  # the trackers' own
 @pytest.mark.parametrize("name", TRACKERS)
-def test_a_run_that_goes_on_goes_on_in_its_tracker(name, tiny_model, tmp_path, capfd):
+def test_a_run_that_goes_on_goes_on_in_its_tracker(name, tiny_model, tmp_path, monkeypatch):
     pytest.importorskip(name)
+    if name == "trackio":  # it may have been imported, and its folder been decided, before
+        storage = pytest.importorskip("trackio.sqlite_storage")
+        monkeypatch.setattr(storage, "TRACKIO_DIR", tmp_path / "trackers" / "trackio")
     notes = train(tiny_model, tmp_path, until=3, track=(name,))
     notes += train(tiny_model, tmp_path, track=(name,))
     assert [note for note in notes if name in note] == []

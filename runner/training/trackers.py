@@ -157,7 +157,7 @@ def _variables(name: str, run: Run) -> dict[str, str]:
     """What a tracker reads from the environment."""
     folder = run.folder / name
     if name == "trackio":
-        return {"TRACKIO_DIR": str(folder)}
+        return {"TRACKIO_DIR": str(folder)}  # run.py has set it: trackio reads it when imported
     if name == "tensorboard":
         return {"TENSORBOARD_LOGGING_DIR": str(folder / run.name)}
     if name == "wandb":
@@ -186,7 +186,10 @@ def _is_known_to_wandb() -> bool:
     """Whether wandb has a key; where it has none it would ask for one."""
     import wandb
 
-    return bool(wandb.api.api_key)
+    try:
+        return bool(wandb.api.api_key)
+    except wandb.errors.UsageError:
+        return False
 
 
 def _mlflow_id(run: Run) -> Path:
