@@ -6,14 +6,16 @@ MLFLOW_TRACKING_URI, TRACKIO_DIR, TENSORBOARD_LOGGING_DIR and the like) wins.
 """
 
 import json
+import netrc
 import os
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from runner import files
 from runner.options import Fault, plain
@@ -183,13 +185,17 @@ def _variables(name: str, run: Run) -> dict[str, str]:
 
 
 def _is_known_to_wandb() -> bool:
-    """Whether wandb has a key; where it has none it would ask for one."""
-    import wandb
+    """Whether there is a key for wandb, which would ask for one.
 
-    try:
-        return bool(wandb.api.api_key)
-    except wandb.errors.UsageError:
-        return False
+    wandb itself is not asked: it would settle on its mode before it was told which.
+    """
+    if {"WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"} & {*os.environ}:
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    with suppress(OSError, netrc.NetrcParseError):
+        return netrc.netrc(path).authenticators(host) is not None
+    return False
 
 
 def _mlflow_id(run: Run) -> Path:
@@ -202,6 +208,7 @@ def _afterwards(name: str, event: str, run: Run) -> None:
         import wandb
 
         wandb.finish()
+        wandb.teardown()  # else the next training would find this one's settings
     if name == "mlflow" and event == "on_train_begin":
         import mlflow
 
