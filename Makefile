@@ -2,7 +2,7 @@
 PYTHON ?= python
 TORCH ?= torch==2.13.0
 
-.PHONY: check test fast lint latest test-s3 test-olah test-report gpu bench torture torture-train readme golden
+.PHONY: check test fast lint latest test-s3 test-olah test-report test-trackers gpu bench torture torture-train readme golden
 
 check: test lint
 
@@ -46,6 +46,15 @@ test-olah: .venv-olah/$(OLAH)
 # Reports in headless Chromium; the pictures are left in build/report to be looked at.
 test-report:
 	$(PYTHON) -m pytest -m browser -rs --basetemp build/report
+# Experiment trackers, installed on top of this environment's libraries without touching them.
+# make test-trackers TRACKERS="tensorboard trackio wandb mlflow" takes all, some 500 MB.
+TRACKERS = tensorboard
+
+test-trackers:
+	$(PYTHON) -m venv --clear .venv-trackers
+	$(PYTHON) -c "import site; print(*site.getsitepackages(), sep='\n')" > $$(echo .venv-trackers/lib/python3*/site-packages)/outer.pth
+	.venv-trackers/bin/python -m pip install -q $(TRACKERS)
+	.venv-trackers/bin/python -m pytest -rs tests/test_trackers.py
 
 gpu:
 	$(PYTHON) -m pytest -m gpu -rA

@@ -27,7 +27,7 @@ from runner.events import (
 from runner.making import Making
 from runner.metrics import Metrics
 from runner.plan import Plan, Planned, Verdict, needed
-from runner.stage import Context
+from runner.stage import About, Context
 from runner.store import Draft, Entry, Store
 
 REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EROFS}
@@ -35,10 +35,17 @@ REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EROFS}
 
 
 def execute(
-    plan: Plan, store: Store, tell: Tell, stop_signal: Callable[[], str | None]
+    plan: Plan,
+    store: Store,
+    tell: Tell,
+    stop_signal: Callable[[], str | None],
+    beside: Path | None = None,
 ) -> list[Outcome]:
-    """Run a plan to its end and return what became of every step, in order."""
-    run = _Execution(plan, store, tell, stop_signal)
+    """Run a plan to its end and return what became of every step, in order.
+
+    `beside` is a folder for what belongs to all runs of the recipe.
+    """
+    run = _Execution(plan, store, tell, stop_signal, beside)
     for group in _side_by_side(plan.steps):
         run.settle_all(group)
     return [run.outcomes[planned.step.name] for planned in plan.steps]
@@ -76,8 +83,9 @@ class _Execution:
         store: Store,
         tell: Tell,
         stop_signal: Callable[[], str | None],
+        beside: Path | None,
     ) -> None:
-        self.plan, self.store = plan, store
+        self.plan, self.store, self.beside = plan, store, beside
         self.told, self.telling, self.stop_signal = tell, Lock(), stop_signal
         self.making = Making(store, plan.recipe.name, self.tell, self._stop_if_asked)
         self.held: dict[str, Any] = {}
@@ -223,7 +231,7 @@ class _Execution:
         return kept[-1].product
 
     def _context(self, planned: Planned, draft: Draft) -> Context:
-        name = planned.step.name
+        name, recipe = planned.step.name, self.plan.recipe
 
         def note(text: str) -> None:
             self.tell(Noted(name, text))
@@ -241,6 +249,7 @@ class _Execution:
             note=note,
             metrics=lambda row: self.tell(Measured(name, measured.add(row))),
             measured=tuple(measured.earlier),
+            about=About(recipe.name, name, planned.key, recipe.plain, self.beside),
             stop_signal=self.stop_signal,
         )
 

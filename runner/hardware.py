@@ -63,8 +63,14 @@ def _gpu(driver: ctypes.CDLL, index: int) -> Gpu:
 
 
 def device() -> str:
-    """Where models go: "cuda" where there is a GPU, else "cpu"."""
-    return "cuda" if gpus() else "cpu"
+    """Where models go: "cuda" where there is a GPU, else "cpu".
+
+    Of several processes that train together each has a GPU of its own, by the number that torchrun
+    and we give it.
+    """
+    if not gpus():
+        return "cpu"
+    return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
 
 
 @cache

@@ -184,7 +184,7 @@ def _wrong(where: Where, value: Any, valid: tuple[Any, ...]) -> tuple[None, list
 
 def _out_of_range(f: Field[Any], value: Any, where: Where) -> list[Fault]:
     low, high = f.metadata.get("at_least"), f.metadata.get("at_most")
-    if value is None:
+    if not isinstance(value, int | float):
         return []
     if low is not None and value < low:
         return [Fault(where, f"{_title(where)} must be at least {low}, got {_show(value)}.")]

@@ -207,8 +207,7 @@ def open_model(folder: Path, *, tokenizer: Any = None, **settings: Any) -> Model
         folder,
         local_files_only=True,
         use_safetensors=True,
-        device_map=hardware.device(),
-        **settings,
+        **{"device_map": hardware.device(), **settings},
     )
     return Model(model.eval(), tokenizer or open_tokenizer(folder), folder)
 

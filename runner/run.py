@@ -29,6 +29,8 @@ from runner.stages import known
 from runner.store import Store, default_root
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+TRACKERS = "trackers"
+"""Beside the folders of a recipe's runs: what experiment trackers keep of all of them."""
 QUIET = {
     "TQDM_DISABLE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -203,6 +205,9 @@ def carry_out(
     try:
         if planned.work:
             os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+            # libraries of the first step may import trackio, which reads this then and never again
+            trackio = (folder.folder.parent / TRACKERS / "trackio").resolve()
+            os.environ.setdefault("TRACKIO_DIR", str(trackio))
             tell(Noted("", hardware.prepare()))
         for note in planned.notes:
             tell(Noted("", note))
@@ -213,7 +218,7 @@ def carry_out(
             _signals() as stop_signal,
             _into(folder.log, active=bool(planned.work)),
         ):
-            outcomes = execute(planned, store, tell, stop_signal)
+            outcomes = execute(planned, store, tell, stop_signal, folder.folder.parent / TRACKERS)
         ending = "finished"
         return outcomes
     except BaseException as error:

@@ -53,6 +53,20 @@ class Room:
     gives: Facts = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class About:
+    """Which step of which recipe a context is of, for what follows it from outside.
+
+    `plain` is the resolved recipe; `folder` one for all runs of it, that outlives them.
+    """
+
+    recipe: str = ""
+    step: str = ""
+    key: str = ""
+    plain: Facts = field(default_factory=dict)
+    folder: Path | None = None
+
+
 @dataclass
 class Context:
     """What a running step may ask of the engine."""
@@ -76,6 +90,7 @@ class Context:
     """The rows that earlier attempts at this step have measured."""
     stop_signal: Callable[[], str | None] = lambda: None
     keep_part: Callable[..., Path] | None = None
+    about: About = field(default_factory=About)
 
     def part(
         self,

@@ -37,7 +37,7 @@ OPTIONS = {
     " decay_ratio warmup_steps warmup_ratio optimizer weight_decay beta1 beta2 epsilon"
     " max_grad_norm precision gradient_checkpointing kernels compile deterministic loss_limit"
     " evaluate_every evaluate_rows keep patience seed checkpoint_every checkpoint_seconds"
-    " keep_checkpoints",
+    " keep_checkpoints devices retries track",
     "quantize": "method double_quant",
     "generate": "max_new_tokens temperature top_p top_k rows batch_size seed",
     "evaluate": "samples perplexity_rows perplexity_on batch_size",
@@ -46,7 +46,7 @@ OPTIONS = {
 UNKEYED = {
     "fetch": "revision path url sha256",
     "adapt": "micro_batch_size gradient_checkpointing loss_limit checkpoint_every"
-    " checkpoint_seconds keep_checkpoints",
+    " checkpoint_seconds keep_checkpoints devices retries track",
     "evaluate": "batch_size",
     "process": "filters template workers",
     "save": "overwrite",

@@ -6,7 +6,7 @@ from typing import Any
 
 from runner import products
 from runner.options import Fault
-from runner.products import Dataset, Model
+from runner.products import Model
 from runner.recipe import Step
 from runner.stage import (
     Context,
@@ -35,7 +35,9 @@ stale = never_stale
 
 def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Fault]:
     """Options that contradict one another, or that this machine cannot follow."""
-    return checks.contradictions(options)
+    from runner.training import trackers, workers
+
+    return checks.contradictions(options) + workers.check(options) + trackers.check(options)
 
 
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
@@ -48,16 +50,11 @@ def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Model:
     """Train from the newest checkpoint, or from the start."""
-    from transformers import set_seed
+    from runner.training import single, workers
 
-    from runner.training import loop, methods
-
-    dataset: Dataset = inputs["dataset"]
-    source = products.with_template(inputs["model"], dataset.template)
-    set_seed(options.seed)
-    model = methods.attach(source.model, options)
-    context.facts |= loop.train(model, source.tokenizer, dataset, options, context)
-    return Model(model.eval(), source.tokenizer)
+    if workers.count(options) > 1:
+        return workers.train(inputs, options, context)
+    return single.train(inputs["model"], inputs["dataset"], options, context)
 
 
 def save(product: Model, folder: Path) -> None:

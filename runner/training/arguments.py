@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import hardware
+from runner.training import world
 from runner.training.fitting import Fit
 from runner.training.settings import Options
 
@@ -53,6 +54,7 @@ def arguments(options: Options, folder: Path, steps: int, fit: Fit) -> dict[str,
         "torch_compile": options.compile,
         "report_to": [],
         "disable_tqdm": True,
+        **world.arguments(),
         **_optimizer(options),
         **_schedule(options, steps),
         **_computing(options, checkpointing=fit.gradient_checkpointing),

@@ -11,7 +11,7 @@ from runner.errors import StepError
 from runner.metrics import current
 from runner.products import Dataset
 from runner.stage import Context
-from runner.training import batches, fitting, health, objectives, state
+from runner.training import batches, fitting, health, objectives, state, trackers, world
 from runner.training.arguments import arguments
 from runner.training.saving import Saver
 from runner.training.settings import Options
@@ -34,11 +34,13 @@ def train(
         options=options,
         context=context,
         saver=saver,
-        memory=_memory(options, fit, folder),
+        memory=_memory(options, fit, folder, context),
+        agreed=world.any_of,
     )
+    told = [telling, *trackers.callbacks(options, context)]
     wanted = arguments(options, saver.folder, _steps(options, order), fit)
     with _as_it_was(model, fit), _deterministic(options):
-        trainer = objectives.trainer(options, model, tokenizer, dataset, wanted, [telling])
+        trainer = objectives.trainer(options, model, tokenizer, dataset, wanted, told)
         _quiet(trainer)
         trainer.watch = _watch(telling, order, tokenizer)
         telling.has_held_out = _has_rows(trainer.eval_dataset)
@@ -57,8 +59,8 @@ def _plan(model: Any, dataset: Dataset, options: Options) -> tuple[fitting.Fit, 
         options.effective_batch_size,
         options.seed,
         by_length=options.group_by_length,
-        share=int(os.environ.get("RANK", 0)),
-        shares=int(os.environ.get("WORLD_SIZE", 1)),
+        share=world.rank(),
+        shares=world.size(),
     )
     return fitting.fit(options, model, lengths), order
 
@@ -72,14 +74,18 @@ def _steps(options: Options, order: batches.Order) -> int:
     return max(1, -int(-(options.epochs or 1.0) * len(order) // 1))
 
 
-def _memory(options: Options, fit: fitting.Fit, folder: Path | None) -> Memory:
+def _memory(options: Options, fit: fitting.Fit, folder: Path | None, context: Context) -> Memory:
     """What the loop remembers; rows at once count on where they were chosen alike."""
     asked = options.micro_batch_size
     if folder is None:
-        return Memory(fit.micro_batch_size, asked)
+        return Memory(fit.micro_batch_size, asked, devices=world.size())
     memory = Memory(**state.memory(folder))
     if memory.asked != asked:
         memory.micro, memory.asked = fit.micro_batch_size, asked
+    if memory.devices != world.size():
+        said = f"{memory.devices} devices came this far, now there are {world.size()}"
+        context.note(f"{said}: the same rows a step, with other rounding")
+        memory.devices = world.size()
     return memory
 
 

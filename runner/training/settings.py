@@ -115,3 +115,15 @@ class Options:
         keyed=False,
         at_least=1,
     )
+    devices: Literal["auto"] | int = option(
+        "auto", "GPUs to train on, each with a process of its own", keyed=False, at_least=1
+    )
+    retries: int = option(
+        1,
+        "How often to go on by itself after one of several processes died",
+        keyed=False,
+        at_least=0,
+    )
+    track: tuple[Literal["trackio", "tensorboard", "wandb", "mlflow"], ...] = option(
+        (), "Experiment trackers that follow the training", keyed=False
+    )

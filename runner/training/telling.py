@@ -25,6 +25,7 @@ class Memory:
     best_step: int | None = None
     last: float | None = None
     worse: int = 0
+    devices: int = 1
 
 
 @dataclass

@@ -1,0 +1,72 @@
+"""What processes that train together are given, in a folder that each of them opens."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from runner import files, options, products
+from runner.products import Dataset, Model
+from runner.stage import About, Context
+from runner.training.settings import Options
+
+SPEC, STOP, EVENTS = "spec.json", "stop", "events-{}.jsonl"
+DATASET, MODEL, ADAPTER, RESULT = "dataset", "model", "adapter", "result"
+
+
+def hand_over(
+    folder: Path, source: Model, dataset: Dataset, settings: Options, context: Context
+) -> None:
+    """Write the model (where it does not lie on disk already), the rows and the options.
+
+    An adapter that the model has is taken off it.
+    """
+    files.remove(folder)
+    (folder / DATASET).mkdir(parents=True)
+    products.save_dataset(dataset, folder / DATASET)
+    spec = {
+        "attention": source.model.config._attn_implementation,
+        "template": source.tokenizer.chat_template,
+        "model": str((source.folder or _written(folder, source)).resolve()),
+        "checkpoints": str(context.checkpoint.folder.resolve()),
+        "options": options.plain(settings),
+        "about": options.plain(context.about),
+        "measured": [dict(row) for row in context.measured],
+    }
+    files.write_json(folder / SPEC, spec)
+
+
+def spec_of(folder: Path) -> Any:
+    """What hand_over wrote, but for the options; these come as `Options`."""
+    spec = files.read_json(folder / SPEC)
+    settings, faults = options.build(Options, spec["options"])
+    assert not faults, faults
+    beside = spec["about"].pop("folder")
+    about = About(**spec["about"], folder=Path(beside) if beside else None)
+    return {**spec, "options": settings, "about": about}
+
+
+def open_model(folder: Path) -> Model:
+    """The model that was handed over, with the adapter that it had."""
+    from runner.training import methods
+
+    spec = files.read_json(folder / SPEC)
+    opened = products.open_model(
+        Path(spec["model"]), dtype="auto", attn_implementation=spec["attention"]
+    )
+    opened.tokenizer.chat_template = spec["template"]
+    if (folder / ADAPTER).is_dir():
+        return dataclasses.replace(opened, model=methods.read(opened.model, folder / ADAPTER))
+    return opened
+
+
+def _written(folder: Path, source: Model) -> Path:
+    from runner.training import methods
+
+    model = source.model
+    if hasattr(model, "peft_config"):
+        (folder / ADAPTER).mkdir()
+        methods.write(model, folder / ADAPTER)
+        model = model.unload()
+    (folder / MODEL).mkdir()
+    products.write_model(model, products.untouched(source.tokenizer), folder / MODEL)
+    return folder / MODEL

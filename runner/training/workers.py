@@ -1,0 +1,78 @@
+"""Training in several processes on this machine, one for each device."""
+
+import gc
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runner import hardware, products
+from runner.errors import StepError
+from runner.options import Fault
+from runner.products import Model
+from runner.stage import Context
+from runner.training import handing, processes
+from runner.training.settings import Options
+
+ADVICE = "The same command goes on from the last checkpoint; adapt.retries=N tries N times itself."
+
+
+def count(options: Options) -> int:
+    """How many processes train: as many as asked for, or as there are GPUs."""
+    return (len(hardware.gpus()) or 1) if options.devices == "auto" else options.devices
+
+
+def check(options: Options) -> list[Fault]:
+    """What is wrong with the devices that were asked for."""
+    wanted, found = count(options), len(hardware.gpus())
+    if found and wanted > found:
+        return [Fault(("devices",), f"there are {found} GPUs, not {wanted}.")]
+    if wanted > options.effective_batch_size:
+        fact = f"{options.effective_batch_size} rows a step are fewer than {wanted} devices."
+        return [Fault(("devices",), fact, "Set a larger adapt.effective_batch_size.")]
+    return []
+
+
+def train(inputs: Mapping[str, Any], options: Options, context: Context) -> Model:
+    """What single.train gives, by `count(options)` processes.
+
+    The model is let go of here before they start, and opened again with what they have learned.
+    """
+    from runner.training import methods
+
+    folder, devices = context.draft / "workers", count(options)
+    tokenizer = _hand_over(folder, inputs, options, context)
+    _free_memory()
+    _train(folder, devices, options.retries, context)
+    context.facts["devices"] = devices
+    base = handing.open_model(folder)
+    return Model(methods.read(base.model, folder / handing.RESULT).eval(), tokenizer)
+
+
+def _hand_over(folder: Path, inputs: Mapping[str, Any], options: Options, context: Context) -> Any:
+    """Write down what the processes need; of the model, its tokenizer alone stays here."""
+    dataset = inputs["dataset"]
+    source = products.with_template(inputs["model"], dataset.template)
+    handing.hand_over(folder, source, dataset, options, context)
+    return source.tokenizer
+
+
+def _free_memory() -> None:
+    torch: Any = sys.modules["torch"]
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _train(folder: Path, devices: int, retries: int, context: Context) -> None:
+    """Have the processes train; where one dies, they start again from the last checkpoint."""
+    group = processes.Group(folder, devices, context)
+    for attempt in range(1, retries + 2):
+        death = group.run()
+        if not (folder / handing.RESULT).is_dir():
+            context.stop_here()
+        if death is None:
+            return
+        if attempt > retries:
+            raise StepError(f"{death}\n{death.last_lines()}", ADVICE)
+        context.note(f"{death} Going on from the last checkpoint (retry {attempt} of {retries}).")
