@@ -181,10 +181,10 @@ def test_a_signal_is_heard_by_all_and_the_same_bytes_come_out(tiny_model, tmp_pa
 
 def test_what_is_wrong_with_the_training_itself_is_not_tried_again(tiny_model, tmp_path):
     step = Step(tmp_path)
-    with pytest.raises(StepError, match="the loss is ") as raised:
+    with pytest.raises(StepError, match="the gradient's norm is nan at step") as raised:
         step.train(tiny_model, learning_rate=1e30, warmup_steps=0)
-    assert raised.value.command == "Try a lower adapt.learning_rate."
-    assert step.notes == []
+    assert "try a lower adapt.learning_rate" in raised.value.command
+    assert not any("retry" in note for note in step.notes)
     assert not running(tmp_path)
 
 
