@@ -1,20 +1,21 @@
-"""Teach a model by training a LoRA adapter on the trained tokens of a dataset."""
+"""Teach a model by training a LoRA adapter: on answers, on preferences or on rewards."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from runner import products
+from runner.options import Fault
 from runner.products import Dataset, Model
+from runner.recipe import Step
 from runner.stage import (
     Context,
     Facts,
     Need,
     Room,
-    checks_nothing,
     never_stale,
     pins_nothing,
-    resolves_nothing,
+    writes_text,
 )
 from runner.training import settings
 
@@ -23,15 +24,27 @@ NEEDS: Mapping[str, Need] = {
     "dataset": Need(kind="dataset"),
 }
 GIVES = "model"
-VERSION = 2
+VERSION = 3
 PARTS = False
 HOLDS = True
 
 Options = settings.Options
-resolve = resolves_nothing
 pins = pins_nothing
-check = checks_nothing
 stale = never_stale
+
+
+def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Fault]:
+    """What does not fit the objective: options of another one, or a dataset of another kind."""
+    from runner.training import objectives
+
+    return objectives.check(options, inputs) + writes_text(inputs)
+
+
+def resolve(options: Options, locked: Facts) -> Options:
+    """What the objective takes where it is left out, and what the user's functions say now."""
+    from runner.training import objectives
+
+    return objectives.resolve(options)
 
 
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
@@ -46,12 +59,12 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Model:
     """Train from the newest checkpoint, or from the start."""
     from transformers import set_seed
 
-    from runner.training import loop, methods
+    from runner.training import loop, methods, objectives
 
     dataset: Dataset = inputs["dataset"]
     source = products.with_template(inputs["model"], dataset.template)
     set_seed(options.seed)
-    model = methods.attach(source.model, options)
+    model = methods.attach(objectives.shaped(source.model, source.tokenizer, options), options)
     context.facts |= loop.train(model, source.tokenizer, dataset, options, context)
     return Model(model.eval(), source.tokenizer)
 
@@ -67,8 +80,9 @@ def save(product: Model, folder: Path) -> None:
 
 def restore(folder: Path, inputs: Mapping[str, Any]) -> Model:
     """Put the adapter onto its base again."""
-    from runner.training import methods
+    from runner.training import methods, objectives
 
     template = (folder / products.TEMPLATE).read_text(encoding="utf-8")
     base = products.with_template(inputs["model"], template or None)
-    return Model(methods.read(base.model, folder).eval(), base.tokenizer)
+    shaped = objectives.reshaped(base.model, base.tokenizer, folder)
+    return Model(methods.read(shaped, folder).eval(), base.tokenizer)

@@ -23,11 +23,12 @@ def train(
     if found:
         context.note(f"going on from step {found[0]}")
     trainer = objectives.trainer(
+        options,
         model,
         tokenizer,
         dataset,
-        args=_arguments(options, context.draft / "trainer"),
-        callbacks=[_callback(context)],
+        _arguments(options, context.draft / "trainer"),
+        [_callback(context)],
     )
     trainer.train(resume_from_checkpoint=str(found[1]) if found else None)
     model.config.use_cache = use_cache  # the Trainer turns it off, and would save it so
@@ -40,31 +41,29 @@ def train(
     }
 
 
-def _arguments(options: Options, folder: Path) -> Any:
-    from transformers import TrainingArguments
-
+def _arguments(options: Options, folder: Path) -> dict[str, Any]:
     files.remove(folder)  # whatever a killed run left half-written; whole ones are checkpoints
-    return TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=options.epochs,
-        max_steps=options.max_steps,
-        per_device_train_batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        lr_scheduler_type=options.schedule,
-        warmup_steps=options.warmup_steps,
-        weight_decay=options.weight_decay,
-        seed=options.seed,
-        data_seed=options.seed,
-        save_strategy="steps",
-        save_steps=options.checkpoint_every,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        include_num_input_tokens_seen="non_padding",
-        use_cpu=hardware.device() == "cpu",
-        dataloader_pin_memory=hardware.device() != "cpu",
-        report_to=[],
-        disable_tqdm=True,
-    )
+    return {
+        "output_dir": str(folder),
+        "num_train_epochs": options.epochs,
+        "max_steps": options.max_steps,
+        "per_device_train_batch_size": options.batch_size,
+        "learning_rate": options.learning_rate,
+        "lr_scheduler_type": options.schedule,
+        "warmup_steps": options.warmup_steps,
+        "weight_decay": options.weight_decay,
+        "seed": options.seed,
+        "data_seed": options.seed,
+        "save_strategy": "steps",
+        "save_steps": options.checkpoint_every,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "include_num_input_tokens_seen": "non_padding",
+        "use_cpu": hardware.device() == "cpu",
+        "dataloader_pin_memory": hardware.device() != "cpu",
+        "report_to": [],
+        "disable_tqdm": True,
+    }
 
 
 def _callback(context: Context) -> Any:
@@ -76,6 +75,10 @@ def _callback(context: Context) -> Any:
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.began, self.tokens_before = time.monotonic(), state.num_input_tokens_seen
+
+        def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if not state.global_step:
+                context.stop_here()  # nothing is learned yet, so that nothing is lost
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if context.should_stop():
@@ -107,6 +110,7 @@ def _callback(context: Context) -> Any:
                     "loss": self.loss,
                     "learning_rate": float(logs["learning_rate"]),
                     "tokens": int(state.num_input_tokens_seen),
+                    **objectives.figures(logs),
                 }
             )
 

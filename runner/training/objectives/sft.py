@@ -1,23 +1,43 @@
-"""What is learned from which rows: the Trainer of an objective, with its columns and batches."""
+"""Supervised fine-tuning: the tokens of the answers are made likelier."""
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from runner import chat
 from runner.errors import StepError
+from runner.options import Fault
 from runner.products import Dataset
+from runner.training.objectives import rows
+from runner.training.settings import Options
+
+ROWS = rows.TOKENS
+OPTIONS: Mapping[str, Any] = {}
 
 
-def trainer(model: Any, tokenizer: Any, dataset: Dataset, **settings: Any) -> Any:
-    """transformers' Trainer over the rows to train on; `settings` are its own."""
-    from transformers import Trainer
+def check(options: Options) -> list[Fault]:
+    """It has no options of its own."""
+    return []
+
+
+def trainer(
+    options: Options,
+    model: Any,
+    tokenizer: Any,
+    dataset: Dataset,
+    arguments: Mapping[str, Any],
+    callbacks: Sequence[Any],
+) -> Any:
+    """transformers' own Trainer."""
+    from transformers import Trainer, TrainingArguments
 
     return Trainer(
         model=model,
+        args=TrainingArguments(**arguments),
         train_dataset=dataset.train.select_columns(_columns(dataset, model)),
         data_collator=_collator(dataset, tokenizer),
         processing_class=tokenizer if _is_packed(dataset) else None,
-        **settings,
+        callbacks=list(callbacks),
     )
 
 

@@ -1,0 +1,43 @@
+"""The kinds of tokenized rows that an objective can learn from, told by their columns."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from runner.products import Dataset
+
+TOKENS, PAIRS, UNPAIRED = "tokens", "pairs", "unpaired"
+COLUMNS = {
+    PAIRS: ("prompt_ids", "chosen_ids", "rejected_ids"),
+    UNPAIRED: ("prompt_ids", "completion_ids", "label"),
+    TOKENS: ("input_ids", "labels"),
+}
+WORDS = {
+    TOKENS: "answers",
+    PAIRS: "pairs of a better and a worse answer",
+    UNPAIRED: "answers that are marked good or bad",
+}
+SHAPES = {TOKENS: "messages", PAIRS: "preference", UNPAIRED: "unpaired"}
+"""The shape of a process step that makes them; one of several for answers."""
+
+
+def kind(dataset: Dataset) -> str:
+    """Which kind a dataset's rows are."""
+    names = set(dataset.train.column_names)
+    return next((kind for kind, columns in COLUMNS.items() if names >= set(columns)), TOKENS)
+
+
+def made_by(shape: str) -> str | None:
+    """The kind that a shape of a process step makes; None where only its rows tell."""
+    if shape == "auto":
+        return None
+    return {"preference": PAIRS, "unpaired": UNPAIRED}.get(shape, TOKENS)
+
+
+def sets(dataset: Dataset, kind: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A Trainer's datasets: the rows to train on, and those held out where they are scored."""
+    columns = list(COLUMNS[kind])
+    evaluates = arguments.get("eval_strategy", "no") != "no"
+    return {
+        "train_dataset": dataset.train.select_columns(columns),
+        "eval_dataset": dataset.held_out.select_columns(columns) if evaluates else None,
+    }
