@@ -10,7 +10,7 @@ NEUTRAL = {"bf16": False, "gradient_checkpointing": False, "prediction_loss_only
 
 
 def build(kind: type, settings: Mapping[str, Any]) -> Any:
-    """A Trainer; StepError where trl finds that the model does not fit it."""
+    """A Trainer or its configuration; StepError where trl finds that something does not fit it."""
     try:
         return kind(**settings)
     except ValueError as error:

@@ -98,7 +98,7 @@ def trainer(
     settings = {
         "model": model,
         "args": config,
-        **rows.sets(dataset, ROWS, arguments),
+        **rows.sets(options, dataset, ROWS),
         "processing_class": tokenizer,
         "callbacks": list(callbacks),
     }

@@ -81,11 +81,11 @@ def trainer(
             "a beta above 0 would need a second copy of a model that is trained whole.",
             "Set adapt.beta=0, or train an adapter.",
         )
-    sets = rows.sets(dataset, ROWS, arguments)
+    tokens = dataset.train.select_columns(list(rows.COLUMNS[ROWS]))
     config = bare.build(
         GRPOConfig,
         {
-            **bare.NEUTRAL | dict(arguments),
+            **bare.NEUTRAL | dict(arguments) | _pieces(arguments),
             "remove_unused_columns": False,
             "disable_dropout": True,
             "include_num_input_tokens_seen": "no",  # it counts those that it writes by itself
@@ -98,11 +98,11 @@ def trainer(
             "reward_weights": [each.weight for each in options.rewards],
         },
     )
-    _enough(sets["train_dataset"], config)
+    _enough(tokens, config)
     settings = {
         "model": model,
         "args": config,
-        **{name: each and prompts(each, tokenizer) for name, each in sets.items()},
+        "train_dataset": prompts(tokens, tokenizer),
         "reward_funcs": [rewards.scored(each) for each in options.rewards],
         "processing_class": tokenizer,
         "callbacks": list(callbacks),
@@ -142,6 +142,15 @@ def _parted(ids: Sequence[int], labels: Sequence[int]) -> tuple[list[int], list[
     rest = range(begin, len(labels))
     end = next((n for n in rest if labels[n] == chat.IGNORED), len(labels))
     return list(ids[:begin]), list(ids[begin:end])
+
+
+def _pieces(arguments: Mapping[str, Any]) -> dict[str, int]:
+    """A step in as many pieces as memory asks for, which the size of a batch to score tells."""
+    rows = arguments["per_device_train_batch_size"]
+    fits = min(rows, arguments.get("per_device_eval_batch_size", rows))
+    size = next(size for size in range(fits, 0, -1) if rows % size == 0)
+    pieces = arguments.get("gradient_accumulation_steps", 1) * rows // size
+    return {"per_device_train_batch_size": size, "gradient_accumulation_steps": pieces}
 
 
 def _enough(tokens: Any, config: Any) -> None:

@@ -56,7 +56,7 @@ def trainer(
         max_length=None,
         pad_to_multiple_of=8,
     )
-    sets = rows.sets(dataset, ROWS, arguments)
+    sets = rows.sets(options, dataset, ROWS)
     settings = {
         "model": model,
         "args": config,

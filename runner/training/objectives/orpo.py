@@ -5,7 +5,7 @@ from typing import Any
 
 from runner.options import Fault
 from runner.products import Dataset
-from runner.training.objectives import rows
+from runner.training.objectives import bare, rows
 from runner.training.settings import Options
 
 ROWS = rows.PAIRS
@@ -29,16 +29,17 @@ def trainer(
     from transformers import TrainingArguments
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-    made = _kind()(
-        model=model,
-        args=TrainingArguments(
+    settings = {
+        "model": model,
+        "args": TrainingArguments(
             **{"prediction_loss_only": True, **arguments, "remove_unused_columns": False}
         ),
-        **rows.sets(dataset, ROWS, arguments),
-        data_collator=DataCollatorForPreference(tokenizer.pad_token_id, pad_to_multiple_of=8),
-        processing_class=tokenizer,
-        callbacks=list(callbacks),
-    )
+        **rows.sets(options, dataset, ROWS),
+        "data_collator": DataCollatorForPreference(tokenizer.pad_token_id, pad_to_multiple_of=8),
+        "processing_class": tokenizer,
+        "callbacks": list(callbacks),
+    }
+    made = bare.build(_kind(), settings)
     made.beta = options.beta
     return made
 

@@ -58,7 +58,7 @@ def trainer(
             disable_dropout=not options.dropout,
             max_length=None,
         ),
-        **rows.sets(dataset, ROWS, arguments),
+        **rows.sets(options, dataset, ROWS),
         "data_collator": Collator(tokenizer.pad_token_id, pad_to_multiple_of=8),
         "processing_class": tokenizer,
         "callbacks": list(callbacks),

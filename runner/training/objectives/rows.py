@@ -1,9 +1,9 @@
 """The kinds of tokenized rows that an objective can learn from, told by their columns."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from runner.products import Dataset
+from runner.training.settings import Options
 
 TOKENS, PAIRS, UNPAIRED = "tokens", "pairs", "unpaired"
 COLUMNS = {
@@ -33,11 +33,10 @@ def made_by(shape: str) -> str | None:
     return {"preference": PAIRS, "unpaired": UNPAIRED}.get(shape, TOKENS)
 
 
-def sets(dataset: Dataset, kind: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A Trainer's datasets: the rows to train on, and those held out where they are scored."""
+def sets(options: Options, dataset: Dataset, kind: str) -> dict[str, Any]:
+    """A Trainer's datasets: the rows to train on, and those held out that are looked at."""
     columns = list(COLUMNS[kind])
-    evaluates = arguments.get("eval_strategy", "no") != "no"
-    return {
-        "train_dataset": dataset.train.select_columns(columns),
-        "eval_dataset": dataset.held_out.select_columns(columns) if evaluates else None,
-    }
+    looked_at = getattr(options, "evaluate_rows", 0)
+    count = len(dataset.held_out) if looked_at is None else min(looked_at, len(dataset.held_out))
+    held_out = dataset.held_out.select(range(count)).select_columns(columns) if count else None
+    return {"train_dataset": dataset.train.select_columns(columns), "eval_dataset": held_out}
