@@ -292,10 +292,7 @@ class _Linking:
             value = getattr(options, f.name)
             if beside := f.metadata.get("beside"):
                 folder = self.written.find((*where, f.name)).folder
-                changed[f.name] = tuple(
-                    each | {beside: str(folder / str(each[beside]))} if beside in each else each
-                    for each in value
-                )
+                changed[f.name] = tuple(_placed(each, beside, folder) for each in value)
             elif is_dataclass(value):
                 changed[f.name] = self._anchored(value, (*where, f.name))
             elif isinstance(value, Path):
@@ -342,3 +339,10 @@ def _as_mapping(step: Step) -> dict[str, Any]:
     }
     options: dict[str, Any] = plain(step.options)
     return roles | options
+
+
+def _placed(each: Any, name: str, folder: Path) -> Any:
+    """A mapping or a dataclass whose path of that name is absolute."""
+    if is_dataclass(each) and not isinstance(each, type):
+        return replace(each, **{name: str(folder / str(getattr(each, name)))})
+    return each | {name: str(folder / str(each[name]))} if name in each else each

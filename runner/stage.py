@@ -203,3 +203,12 @@ def takes_little_room(options: Any, inputs: Mapping[str, Facts]) -> Room:
 def never_stale(options: Any, folder: Path, facts: Facts) -> str | None:
     """`stale` of a stage that puts nothing outside the store."""
     return None
+
+
+def writes_text(inputs: Mapping[str, "tuple[Step, ...]"]) -> list[Fault]:
+    """The fault of a model that was taught to score texts, where one that writes is needed."""
+    return [
+        Fault((), f"{step.name} gives a reward model, which scores texts and writes none.")
+        for step in inputs.get("model", ())
+        if getattr(step.options, "objective", None) == "reward"
+    ]

@@ -17,13 +17,15 @@ from runner.stages import known
 RECIPES = {"quickstart"}
 HOW = ("runner.data", "runner.sources", "runner.training.loop", "runner.training.methods")
 PRESETS = {
-    "adapt": {"lora"},
+    "adapt": {"dpo", "grpo", "kto", "lora", "orpo"},
     "fetch": {"smollm2-135m", "smollm2-135m-hub"},
     "generate": {"greedy", "sampled"},
     "quantize": {"int8", "nf4"},
 }
 EVERY_PRESET = [(stage, name) for stage, names in PRESETS.items() for name in sorted(names)]
 FROM_NETWORK = {"smollm2-135m-hub"}
+NEEDS_MORE = {"grpo": ["{step}.rewards=[{{path: '{folder}/reward.py:score'}}]"]}
+"""What a preset leaves to the recipe, for there is no value that would do."""
 
 OPTIONS = {
     "fetch": "repo type revision commit include exclude path url wheel members sha256 digest"
@@ -32,7 +34,9 @@ OPTIONS = {
     " template template_digest train_on held_out max_length on_long pack audit max_truncated"
     " seed workers",
     "load": "dtype attention",
-    "adapt": "rank alpha dropout target_modules epochs max_steps max_tokens effective_batch_size"
+    "adapt": "rank alpha dropout target_modules objective loss beta label_smoothing sft_weight"
+    " desirable_weight undesirable_weight rewards generations max_new_tokens temperature"
+    " epochs max_steps max_tokens effective_batch_size"
     " micro_batch_size padding_free group_by_length learning_rate schedule learning_rate_floor"
     " decay_ratio warmup_steps warmup_ratio optimizer weight_decay beta1 beta2 epsilon"
     " max_grad_norm precision gradient_checkpointing kernels compile deterministic loss_limit"
@@ -76,6 +80,13 @@ def elsewhere(tmp_path, monkeypatch):
 def keys(*overrides, recipe="quickstart"):
     planned, _ = run.prepare(recipe, overrides)
     return {each.step.name: each.key for each in planned.steps}
+
+
+def choice(step, name, folder):
+    """The overrides that choose a preset and say what it leaves to the recipe."""
+    (folder / "reward.py").write_text("def score(prompts, completions, expected):\n    return []\n")
+    more = [each.format(step=step, folder=folder) for each in NEEDS_MORE.get(name, [])]
+    return [f"{step}={name}", *more]
 
 
 def steps_of(stage):
@@ -144,7 +155,7 @@ def test_every_preset_is_known_here():
     for stage, name, _ in places.presets():
         found.setdefault(stage, set()).add(name)
     assert found == PRESETS
-    assert len(EVERY_PRESET) == 7
+    assert len(EVERY_PRESET) == 11
     files = [path for path in places.shipped("conf").rglob("*") if path.is_file()]
     assert len(files) == len(EVERY_PRESET)
 
@@ -161,11 +172,12 @@ def test_every_preset_says_what_it_is(stage, name):
 
 
 @pytest.mark.parametrize(("stage", "name"), EVERY_PRESET)
-def test_every_preset_can_be_chosen_in_the_quickstart(stage, name):
+def test_every_preset_can_be_chosen_in_the_quickstart(stage, name, tmp_path):
     preset = yaml.safe_load((places.shipped("conf") / stage / f"{name}.yaml").read_text())
     assert steps_of(stage)
     for step in steps_of(stage):
-        recipe = compose("quickstart", [f"{step}={name}"], known())
+        chosen = choice(step, name, tmp_path)
+        recipe = compose("quickstart", chosen, known())
         said = recipe.plain[step]
         for option, value in preset.items():
             if isinstance(value, dict):
@@ -175,7 +187,7 @@ def test_every_preset_can_be_chosen_in_the_quickstart(stage, name):
                     float(value) if option.endswith("rate") else value
                 )
         if name not in FROM_NETWORK:
-            assert keys(f"{step}={name}")
+            assert keys(*chosen)
 
 
 @pytest.mark.parametrize(("stage", "name"), EVERY_PRESET)
@@ -185,7 +197,8 @@ def test_every_preset_can_be_chosen_by_a_recipe_that_chose_none(stage, name, tmp
         "steps: [fetch, process, load, adapt, quantize, generate]\n"
         "fetch: {data: {path: rows.jsonl}}\n"
     )
-    overrides = [f"{stage}={name}"] + (["fetch=smollm2-135m"] if stage != "fetch" else [])
+    overrides = choice(stage, name, tmp_path)
+    overrides += ["fetch=smollm2-135m"] if stage != "fetch" else []
     recipe = compose("r", overrides, known())
     preset = yaml.safe_load((places.shipped("conf") / stage / f"{name}.yaml").read_text())
     assert {*preset} <= {*recipe.plain[stage]}

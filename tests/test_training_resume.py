@@ -92,7 +92,7 @@ def test_a_signal_in_a_long_accumulation_ends_it_before_the_next_rows(tmp_path):
     with pytest.raises(Stopped):
         lesson.run(taught)
     assert calls == [True] * 6  # four rows of the first step, two of the second
-    assert lesson.checkpoints().last_number() == 1
+    assert lesson.checkpoints().newest()[0] == 1
     lesson = Lesson(tmp_path, options)
     assert lesson.bytes() == Lesson(tmp_path / "whole", options).bytes()
     assert "going on from step 1" in lesson.notes

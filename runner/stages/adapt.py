@@ -15,6 +15,7 @@ from runner.stage import (
     Room,
     never_stale,
     pins_nothing,
+    writes_text,
 )
 from runner.training import checks, settings
 
@@ -28,16 +29,28 @@ PARTS = False
 HOLDS = True
 
 Options = settings.Options
-resolve = checks.resolve
 pins = pins_nothing
 stale = never_stale
 
 
 def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Fault]:
     """Options that contradict one another, or that this machine cannot follow."""
-    from runner.training import trackers, workers
+    from runner.training import objectives, trackers, workers
 
-    return checks.contradictions(options) + workers.check(options) + trackers.check(options)
+    return [
+        *checks.contradictions(options),
+        *objectives.check(options, inputs),
+        *writes_text(inputs),
+        *workers.check(options),
+        *trackers.check(options),
+    ]
+
+
+def resolve(options: Options, locked: Facts) -> Options:
+    """What is left to the machine or to the objective, and what the user's functions say now."""
+    from runner.training import objectives
+
+    return objectives.resolve(checks.resolve(options))
 
 
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:

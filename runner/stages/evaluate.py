@@ -18,6 +18,7 @@ from runner.stage import (
     pins_nothing,
     resolves_nothing,
     takes_little_room,
+    writes_text,
 )
 
 NEEDS: Mapping[str, Need] = {
@@ -58,7 +59,7 @@ def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Faul
     """There must be something to score."""
     if not inputs.get("texts") and not inputs.get("model"):
         return [Fault((), "there is neither text nor a model to score before this step.")]
-    return []
+    return writes_text(inputs)
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from runner.stage import (
     pins_nothing,
     resolves_nothing,
     takes_little_room,
+    writes_text,
 )
 
 if TYPE_CHECKING:
@@ -60,10 +61,11 @@ restore = products.restore_rows
 def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Fault]:
     """Settings for drawing mean nothing to greedy answers."""
     if options.temperature > 0:
-        return []
+        return writes_text(inputs)
     drawn = {"top_p": options.top_p != 1.0, "top_k": options.top_k != 0}
     fact = "has no effect on greedy answers; set a temperature above 0."
-    return [Fault((name,), f"{name} {fact}") for name, is_set in drawn.items() if is_set]
+    unused = [Fault((name,), f"{name} {fact}") for name, is_set in drawn.items() if is_set]
+    return unused + writes_text(inputs)
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> list[Row]:

@@ -11,7 +11,16 @@ from runner.errors import StepError
 from runner.options import Fault, option
 from runner.products import Files, Model
 from runner.recipe import Step
-from runner.stage import Context, Facts, Need, Room, never_stale, pins_nothing, resolves_nothing
+from runner.stage import (
+    Context,
+    Facts,
+    Need,
+    Room,
+    never_stale,
+    pins_nothing,
+    resolves_nothing,
+    writes_text,
+)
 
 NEEDS: Mapping[str, Need] = {"model": Need(kind="model", consumes=True)}
 GIVES = "model"
@@ -40,7 +49,8 @@ save = products.save_files
 
 def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Fault]:
     """Quantized weights are not quantized again."""
-    faults = [
+    faults = writes_text(inputs)
+    faults += [
         Fault((), f"{step.name} is quantized already; quantize the model before it.")
         for step in inputs.get("model", ())
         if step.stage_name == "quantize"

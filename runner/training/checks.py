@@ -6,14 +6,13 @@ from collections.abc import Iterator
 
 from runner import hardware
 from runner.options import Fault
-from runner.stage import Facts
 from runner.training.settings import Options
 
 LENGTHS = ("epochs", "max_steps", "max_tokens")
 FALLING = ("cosine", "warmup_stable_decay")
 
 
-def resolve(options: Options, locked: Facts) -> Options:
+def resolve(options: Options) -> Options:
     """What is left to the machine and changes the result, decided."""
     decided = {
         "precision": "bfloat16" if _has_bfloat16_gpu() else "as_loaded",

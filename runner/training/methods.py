@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import StepError
+from runner.training import objectives
 from runner.training.settings import Options
 
 
@@ -14,7 +15,7 @@ def attach(model: Any, options: Options) -> Any:
 
     targets = options.target_modules
     config = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type=objectives.task_type(options),
         r=options.rank,
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,

@@ -19,6 +19,41 @@ Optimizer = Literal[
     "sgd",
 ]
 
+Loss = Literal[
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "robust",
+    "exo_pair",
+    "nca_pair",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "sigmoid_norm",
+    "kto",
+    "apo_zero_unpaired",
+    "grpo",
+    "bnpo",
+    "dr_grpo",
+    "dapo",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reward:
+    """A function of yours that scores what the model writes."""
+
+    path: str = option(
+        help="File and function, `reward.py:score`; it takes lists of prompts, completions and"
+        " expected answers, and gives a number for each",
+        keyed=False,
+    )
+    weight: float = option(1.0, "What its numbers count among those of other functions")
+    source: str | None = option(None, "The function and blake3 of its file, found where left out")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -29,6 +64,46 @@ class Options:
     dropout: float = option(0.0, "Dropout before the adapter", at_least=0, at_most=1)
     target_modules: tuple[str, ...] = option(
         ("all-linear",), "Names of the layers to adapt, or all-linear"
+    )
+    objective: Literal["sft", "dpo", "orpo", "kto", "reward", "grpo"] = option(
+        "sft",
+        "What is learned: answers, pairs (dpo, orpo, reward), good and bad ones (kto), rewards",
+    )
+    loss: Loss | None = option(
+        None, "Variant of dpo (else sigmoid), of kto (else kto) or of grpo (else grpo)"
+    )
+    beta: float | None = option(
+        None,
+        "dpo, kto (else 0.1), grpo (else 0): how much the model is held to what it was;"
+        " orpo (else 0.1): what the odds ratio counts",
+        at_least=0,
+    )
+    label_smoothing: float | None = option(
+        None,
+        "dpo: the share of pairs that may be the wrong way round",
+        at_least=0,
+        at_most=1,
+    )
+    sft_weight: float | None = option(
+        None, "dpo (else 0): what the likelihood of the better answer counts too", at_least=0
+    )
+    desirable_weight: float | None = option(
+        None, "kto (else 1): what good answers count", at_least=0
+    )
+    undesirable_weight: float | None = option(
+        None, "kto (else 1): what bad answers count", at_least=0
+    )
+    rewards: tuple[Reward, ...] = option(
+        (), "grpo: your functions that score what it writes", beside="path"
+    )
+    generations: int | None = option(
+        None, "grpo (else 8): answers to a prompt that are compared", at_least=2
+    )
+    max_new_tokens: int | None = option(
+        None, "grpo (else 128): the longest answer, in tokens", at_least=1
+    )
+    temperature: float | None = option(
+        None, "grpo (else 1): how freely answers are drawn", at_least=0.01
     )
     epochs: float | None = option(
         None, "How often every row is seen; 1 where no length is given", at_least=0

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runner.stage import Context
-from runner.training import health
+from runner.training import health, objectives
 from runner.training.saving import Saver
 from runner.training.settings import Options
 
@@ -104,8 +104,7 @@ class Telling:
                 (state.num_input_tokens_seen - self.tokens_before) / seconds
             ),
         }
-        common = {"loss", "learning_rate", "grad_norm", "epoch"}
-        return known | {name: value for name, value in logs.items() if name not in common}
+        return known | objectives.figures(logs)
 
 
 def callback(**fields: Any) -> Any:

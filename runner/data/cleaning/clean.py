@@ -22,11 +22,11 @@ from runner.data.cleaning.filters import (
     build_filters,
     keyed_filters,
 )
-from runner.data.cleaning.function import source_digest
 from runner.data.cleaning.leak import Leaks
 from runner.data.cleaning.near import Near, Seen
 from runner.data.cleaning.text import Example
 from runner.errors import StepError, listing
+from runner.functions import source_digest
 
 __all__ = ["Filters", "Leaks", "Tally", "build_filters", "keyed_filters", "source_digest"]
 

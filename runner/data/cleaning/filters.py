@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from runner import options
-from runner.data.cleaning import function
+from runner import functions, options
 from runner.data.cleaning.text import Side
 from runner.errors import did_you_mean, listing
 from runner.options import Fault, Where, option
@@ -134,7 +133,7 @@ def _faults(made: Filter, given: Mapping[str, Any], where: Where) -> list[Fault]
     if isinstance(made, Duplicates) and not made.near:
         unused = [name for name in ("threshold", "shingle") if name in given]
         return [Fault((*where, n), f"{title}: {n} counts only with near: true.") for n in unused]
-    if isinstance(made, Function) and (found := function.fault(made.path)):
+    if isinstance(made, Function) and (found := functions.fault(made.path)):
         return [Fault((*where, "path"), *found)]
     return []
 
@@ -153,5 +152,5 @@ def _pattern_faults(made: Regex, where: Where) -> list[Fault]:
 def _source(one: Filter) -> dict[str, str]:
     if not isinstance(one, Function):
         return {}
-    name = function.parted(one.path)[1]
-    return {"function": name, "source": function.source_digest(one.path)}
+    name = functions.parted(one.path)[1]
+    return {"function": name, "source": functions.source_digest(one.path)}

@@ -1,19 +1,29 @@
-"""What is learned from which rows: the Trainer of an objective, with its columns and batches."""
+"""Supervised fine-tuning: the tokens of the answers are made likelier."""
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from runner.data import pack
 from runner.errors import StepError
+from runner.options import Fault
 from runner.products import Dataset
 from runner.training import batches
+from runner.training.objectives import rows
 from runner.training.settings import Options
 from runner.training.watch import watched
 from runner.training.weighted import Weighted
 
+ROWS = rows.TOKENS
+OPTIONS: Mapping[str, Any] = {}
 COLUMNS = ("input_ids", "labels", "position_ids", "weights")
 CHEAP_JOINED = ("flash_attention", "flex_attention")
 """Attention that skips what rows joined to one may not see; others compute it and throw it away."""
+
+
+def check(options: Options) -> list[Fault]:
+    """It has no options of its own."""
+    return []
 
 
 def trainer(
@@ -21,13 +31,10 @@ def trainer(
     model: Any,
     tokenizer: Any,
     dataset: Dataset,
-    arguments: dict[str, Any],
-    callbacks: list[Any],
+    arguments: Mapping[str, Any],
+    callbacks: Sequence[Any],
 ) -> Any:
-    """The Trainer of the objective over the rows to train on, watched.
-
-    `arguments` are fields of transformers' TrainingArguments.
-    """
+    """transformers' own Trainer."""
     from transformers import Trainer, TrainingArguments
 
     is_packed = "position_ids" in dataset.train.column_names
@@ -45,7 +52,7 @@ def trainer(
         train_dataset=_columns(dataset.train),
         eval_dataset=_held_out(dataset, options),
         data_collator=partial(_collate, pad=tokenizer.pad_token_id, joins=joins),
-        callbacks=callbacks,
+        callbacks=list(callbacks),
     )
 
 
