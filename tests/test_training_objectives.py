@@ -74,7 +74,7 @@ def dataset_of(kind: str, tokenizer: Any, count: int = 24) -> Dataset:
         prompt = ids(tokenizer, asked)
         good = ids(tokenizer, "yes<|im_end|>")
         bad = ids(tokenizer, f"no{'o' * (number % 5)}<|im_end|>")
-        if kind == "pairs":
+        if kind == "preference":
             found.append({"prompt_ids": prompt, "chosen_ids": good, "rejected_ids": bad})
         elif kind == "unpaired":
             is_good = number % 3 != 0
@@ -128,7 +128,7 @@ def test_the_loss_of_dpo_is_that_of_the_paper(base, tiny_model, scorer, tmp_path
     again = opened(tiny_model, tmp_path / "again")
     _, rows = trained(replace(options, max_steps=2), again, tmp_path / "b")
     margins = []
-    for row in dataset_of("pairs", base.tokenizer).train:
+    for row in dataset_of("preference", base.tokenizer).train:
         policy = said(first.model, row, "chosen_ids") - said(first.model, row, "rejected_ids")
         with first.model.disable_adapter():
             was = said(first.model, row, "chosen_ids") - said(first.model, row, "rejected_ids")
@@ -189,7 +189,7 @@ def test_the_better_answers_count_too_where_that_is_wanted(base, tiny_model, sco
     options = settings_of("dpo", scorer, max_steps=1, effective_batch_size=24)
     _, plain = trained(options, base, tmp_path / "a")
     again = opened(tiny_model, tmp_path / "again")
-    row = dataset_of("pairs", base.tokenizer).train
+    row = dataset_of("preference", base.tokenizer).train
     tokens = sum(len(each["chosen_ids"]) for each in row)
     nll = -sum(said(again.model, each, "chosen_ids") for each in row) / tokens
     _, both = trained(replace(options, sft_weight=0.5), again, tmp_path / "b")
@@ -199,7 +199,7 @@ def test_the_better_answers_count_too_where_that_is_wanted(base, tiny_model, sco
 def test_the_loss_of_orpo_is_that_of_the_paper(base, scorer, tmp_path):
     options = settings_of("orpo", scorer, max_steps=1, effective_batch_size=24, beta=0.7)
     by_hand = []
-    for row in dataset_of("pairs", base.tokenizer).train:
+    for row in dataset_of("preference", base.tokenizer).train:
         better = said(base.model, row, "chosen_ids") / len(row["chosen_ids"])
         worse = said(base.model, row, "rejected_ids") / len(row["rejected_ids"])
         odds = [math.exp(each) / (1 - math.exp(each)) for each in (better, worse)]
@@ -276,7 +276,7 @@ def test_margins_rise_with_kto(loss, base, scorer, tmp_path):
 def test_a_reward_model_learns_to_tell_the_better_answer(base, tiny_model, scorer, tmp_path):
     options = settings_of("reward", scorer, max_steps=1, effective_batch_size=24, learning_rate=0.0)
     model, rows = trained(options, base, tmp_path / "a")
-    pairs = dataset_of("pairs", base.tokenizer).train
+    pairs = dataset_of("preference", base.tokenizer).train
     apart = [score(model, row, "chosen_ids") - score(model, row, "rejected_ids") for row in pairs]
     by_hand = sum(math.log1p(math.exp(-each)) for each in apart) / len(apart)
     assert rows[0]["loss"] == pytest.approx(by_hand, rel=1e-5)
@@ -298,7 +298,7 @@ def test_a_reward_model_read_back_scores_the_same(base, tiny_model, scorer, tmp_
     (tmp_path / "kept").mkdir()
     adapt.save(model, tmp_path / "kept")
     again = adapt.restore(tmp_path / "kept", {"model": opened(tiny_model, tmp_path / "again")})
-    pair = dataset_of("pairs", base.tokenizer).train[0]
+    pair = dataset_of("preference", base.tokenizer).train[0]
     assert score(again, pair, "chosen_ids") == score(model, pair, "chosen_ids")
 
 
@@ -327,7 +327,7 @@ def test_rewards_of_several_functions_add_up_by_weight(base, scorer, tmp_path):
 
 
 def test_grpo_asks_with_what_comes_before_the_answer(base):
-    found = grpo.prompts(dataset_of("tokens", base.tokenizer).train, base.tokenizer)[3]
+    found = grpo.prompts(dataset_of("sft", base.tokenizer).train, base.tokenizer)[3]
     assert found["prompt"] == "<|im_start|>user\nsay 3<|im_end|>\n<|im_start|>assistant\n"
     assert found["expected"] == "yes"
     assert found["prompt_ids"] == ids(base.tokenizer, found["prompt"])
@@ -439,7 +439,7 @@ def test_figures_made_before_are_gone_on_with(base, scorer, tmp_path, monkeypatc
             if not self.left:
                 raise Stopped("SIGTERM")
 
-    options, dataset = settings_of("dpo", scorer), dataset_of("pairs", base.tokenizer)
+    options, dataset = settings_of("dpo", scorer), dataset_of("preference", base.tokenizer)
     with pytest.raises(Stopped):
         whole_trainer(options, base, dataset, tmp_path, (Stop(),))
     kept = [path.name for path in (tmp_path / "reference" / "train").iterdir()]
@@ -451,7 +451,7 @@ def test_an_adapter_that_goes_on_is_compared_with_what_it_was(base, scorer, tmp_
     options = settings_of("dpo", scorer, max_steps=6)
     model, before = trained(options, base, tmp_path / "a")
     assert before[-1]["rewards/margins"] > 0
-    pairs = dataset_of("pairs", base.tokenizer)
+    pairs = dataset_of("preference", base.tokenizer)
     made = whole_trainer(options, Model(model.model, base.tokenizer), pairs, tmp_path)
     assert sorted(made.model.peft_config) == ["default", "ref"]
     for name, parameter in made.model.named_parameters():
@@ -538,9 +538,9 @@ def test_a_function_that_changed_changes_the_key(scorer):
 @pytest.mark.parametrize(
     ("objective", "kind", "fact"),
     [
-        ("dpo", "tokens", "dpo learns from pairs of a better and a worse answer, and the dataset"),
-        ("sft", "pairs", "sft learns from answers, and the dataset has pairs"),
-        ("kto", "pairs", "kto learns from answers that are marked good or bad"),
+        ("dpo", "sft", "dpo learns from pairs of a better and a worse answer, and the dataset"),
+        ("sft", "preference", "sft learns from answers, and the dataset has pairs"),
+        ("kto", "preference", "kto learns from answers that are marked good or bad"),
         ("grpo", "unpaired", "grpo learns from answers, and the dataset has answers that are mar"),
     ],
 )
@@ -587,7 +587,7 @@ def test_a_reward_model_is_saved_as_one_that_opens(base, scorer, tmp_path):
     from transformers import AutoModelForSequenceClassification
 
     model, _ = trained(settings_of("reward", scorer, max_steps=3), base, tmp_path / "a")
-    pair = dataset_of("pairs", base.tokenizer).train[0]
+    pair = dataset_of("preference", base.tokenizer).train[0]
     options = save.Options(to=tmp_path / "saved")
     save.run(options, {"model": model}, context(tmp_path / "b"))
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")

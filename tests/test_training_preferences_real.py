@@ -43,7 +43,7 @@ def pairs(path: Path, tokenizer: Any) -> list[dict[str, list[int]]]:
         ids = [
             tokenizer(text, add_special_tokens=False)["input_ids"]
             for text in (
-                chat.render(tokenizer, messages, for_answer=True),
+                tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True),
                 row["chosen"]["value"],
                 row["rejected"]["value"],
             )
