@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from runner import upkeep
-from runner.errors import Problem, StoreError
+from runner.errors import Problem, StepError, StoreError
 from runner.files import human_bytes
 from runner.plan import Plan, Planned, Verdict, needed
 from runner.stage import Facts, Room
@@ -25,7 +25,11 @@ def rooms(plan: Plan, store: Store, begin: int = 0) -> Iterator[tuple[Planned, R
             role: {name: fact for giver in names for name, fact in known[giver].items()}
             for role, names in step.inputs.items()
         }
-        room = step.stage.room(step.options, inputs)
+        try:
+            room = step.stage.room(step.options, inputs)
+        except StepError as error:
+            error.step = error.step or step.name
+            raise
         done = store.entry(planned.key) or store.remains(planned.key)
         known[step.name] = {**room.gives, **(done.record["facts"] if done else {})}
         if number < begin or planned.verdict is Verdict.REUSE:

@@ -1,45 +1,48 @@
-"""Teach a model by training a LoRA adapter on the trained tokens of a dataset."""
+"""Teach a model by training an adapter, or all its weights, on the trained tokens of a dataset."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runner import products
+from runner import files, products
 from runner.products import Dataset, Model
 from runner.stage import (
     Context,
     Facts,
     Need,
     Room,
-    checks_nothing,
     never_stale,
     pins_nothing,
     resolves_nothing,
 )
-from runner.training import settings
+from runner.training import kinds, settings, sizes
 
 NEEDS: Mapping[str, Need] = {
     "model": Need(kind="model", consumes=True, restores=True),
     "dataset": Need(kind="dataset"),
+    "adapter": Need(kind="files", named=True),
 }
 GIVES = "model"
-VERSION = 2
+VERSION = 3
 PARTS = False
 HOLDS = True
+
+WHOLE, SETTINGS = "model", "adapt.json"
+"""Where a result that is a whole model lies, and how it (or an adapter's base) is opened."""
 
 Options = settings.Options
 resolve = resolves_nothing
 pins = pins_nothing
-check = checks_nothing
+check = kinds.check
 stale = never_stale
 
 
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
-    """The adapter in float32, and with AdamW's two averages in every checkpoint."""
-    model = inputs["model"]
-    width = model.get("linear_width", 0) if options.target_modules == ("all-linear",) else 0
-    adapter = 4 * options.rank * width
-    return Room(kept=adapter, work=3 * adapter * (options.keep_checkpoints + 1), gives=model)
+    """What is trained, and with AdamW's two averages in every checkpoint.
+
+    StepError where a layer that is named is not among the model's, if its config is known by now.
+    """
+    return sizes.room(options, inputs["model"])
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Model:
@@ -50,25 +53,43 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Model:
 
     dataset: Dataset = inputs["dataset"]
     source = products.with_template(inputs["model"], dataset.template)
+    adapter = inputs["adapter"].folder if "adapter" in inputs else None
     set_seed(options.seed)
-    model = methods.attach(source.model, options)
+    came_in = methods.formats(source.model)
+    model = methods.attach(source.model, options, context.note, adapter)
     context.facts |= loop.train(model, source.tokenizer, dataset, options, context)
-    return Model(model.eval(), source.tokenizer)
+    model = methods.finish(model, options, came_in, context.note)
+    reference = source.reference if hasattr(model, "peft_config") else None
+    return Model(model.eval(), source.tokenizer, reference=reference)
 
 
 def save(product: Model, folder: Path) -> None:
-    """Write the adapter alone, and the chat template that it was taught with."""
+    """Write the adapter alone, or the whole model, and the chat template it was taught with."""
+    from runner import quantized
     from runner.training import methods
 
-    methods.write(product.model, folder)
+    model = product.model
+    is_adapter = hasattr(model, "peft_config")
+    held_in = quantized.description(model.get_base_model()) if is_adapter else None
+    said = {"attention": model.config._attn_implementation, "held_in": held_in}
+    files.write_json(folder / SETTINGS, said)
+    if not is_adapter:
+        products.write_model(model, products.untouched(product.tokenizer), folder / WHOLE)
+        return
+    methods.write(model, folder, product.reference)
     template = product.tokenizer.chat_template
     (folder / products.TEMPLATE).write_text(template or "", encoding="utf-8")
 
 
 def restore(folder: Path, inputs: Mapping[str, Any]) -> Model:
-    """Put the adapter onto its base again."""
+    """Open the whole model, or put the adapter onto its base again."""
     from runner.training import methods
 
+    said = files.read_json(folder / SETTINGS)
+    if (folder / WHOLE).is_dir():
+        attention = said["attention"]
+        return products.open_model(folder / WHOLE, dtype="auto", attn_implementation=attention)
     template = (folder / products.TEMPLATE).read_text(encoding="utf-8")
     base = products.with_template(inputs["model"], template or None)
-    return Model(methods.read(base.model, folder).eval(), base.tokenizer)
+    model = methods.read(base.model, folder, said["held_in"])
+    return Model(model.eval(), base.tokenizer, reference=base.reference)

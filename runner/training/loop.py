@@ -10,6 +10,7 @@ from runner.errors import StepError
 from runner.products import Dataset
 from runner.stage import Context
 from runner.training import objectives
+from runner.training.methods import gradients
 from runner.training.settings import Options
 
 
@@ -27,7 +28,7 @@ def train(
         tokenizer,
         dataset,
         args=_arguments(options, context.draft / "trainer"),
-        callbacks=[_callback(context)],
+        callbacks=[_callback(context), gradients.check(context.note)],
     )
     trainer.train(resume_from_checkpoint=str(found[1]) if found else None)
     model.config.use_cache = use_cache  # the Trainer turns it off, and would save it so
