@@ -17,7 +17,7 @@ from runner.stages import known
 RECIPES = {"quickstart"}
 HOW = ("runner.data", "runner.sources", "runner.training.loop", "runner.training.methods")
 PRESETS = {
-    "adapt": {"lora"},
+    "adapt": {"dora", "full", "ia3", "lora", "prefix", "prompt", "qlora", "rslora", "vera"},
     "fetch": {"smollm2-135m", "smollm2-135m-hub"},
     "generate": {"greedy", "sampled"},
     "quantize": {"int8", "nf4"},
@@ -31,8 +31,10 @@ OPTIONS = {
     "process": "shape columns split first on_bad_row filters rules template template_digest"
     " train_on held_out max_length on_long pack audit max_truncated seed workers",
     "load": "dtype attention",
-    "adapt": "rank alpha dropout target_modules epochs max_steps batch_size learning_rate schedule"
-    " warmup_steps weight_decay seed checkpoint_every keep_checkpoints",
+    "adapt": "method rank alpha dropout target_modules layers initialization feedforward_modules"
+    " virtual_tokens base double_quantization master_weights merge"
+    " epochs max_steps batch_size learning_rate schedule warmup_steps weight_decay seed"
+    " checkpoint_every keep_checkpoints",
     "quantize": "method double_quant",
     "generate": "max_new_tokens temperature top_p top_k rows batch_size seed",
     "evaluate": "samples perplexity_rows perplexity_on batch_size",
@@ -49,7 +51,7 @@ ROLES = {
     "fetch": "",
     "process": "data tokenizer",
     "load": "files",
-    "adapt": "model dataset",
+    "adapt": "model dataset adapter",
     "quantize": "model",
     "generate": "model dataset",
     "evaluate": "texts dataset reference model",
@@ -138,7 +140,7 @@ def test_every_preset_is_known_here():
     for stage, name, _ in places.presets():
         found.setdefault(stage, set()).add(name)
     assert found == PRESETS
-    assert len(EVERY_PRESET) == 7
+    assert len(EVERY_PRESET) == 15
     files = [path for path in places.shipped("conf").rglob("*") if path.is_file()]
     assert len(files) == len(EVERY_PRESET)
 
