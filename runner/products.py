@@ -116,12 +116,14 @@ def _as_labels(row: Row) -> Row:
 class Model:
     """A transformers (or peft) model in eval mode and its tokenizer.
 
-    `folder` is where the very same model lies on disk, ready for `from_pretrained`, if it does.
+    `folder` is where the very same model lies on disk, ready for `from_pretrained`, if it does;
+    `reference` the Hub repository and commit of the model or, with an adapter on it, of its base.
     """
 
     model: Any
     tokenizer: Any
     folder: Path | None = None
+    reference: Mapping[str, Any] | None = None
 
 
 def save_files(product: Files, folder: Path) -> None:
@@ -194,6 +196,12 @@ def restore_scores(folder: Path, inputs: Mapping[str, Any]) -> Any:
 
 
 def open_model(folder: Path, *, tokenizer: Any = None, **settings: Any) -> Model:
+    """A causal language model and its tokenizer from a folder, as `open_weights` opens it."""
+    model = open_weights(folder, **settings)
+    return Model(model, tokenizer or open_tokenizer(folder), folder)
+
+
+def open_weights(folder: Path, **settings: Any) -> Any:
     """A causal language model from a folder, on this machine's device, in eval mode.
 
     `settings` go to `AutoModelForCausalLM.from_pretrained`. Nothing is fetched, and pickled
@@ -209,7 +217,7 @@ def open_model(folder: Path, *, tokenizer: Any = None, **settings: Any) -> Model
         use_safetensors=True,
         **{"device_map": hardware.device(), **settings},
     )
-    return Model(model.eval(), tokenizer or open_tokenizer(folder), folder)
+    return model.eval()
 
 
 def open_tokenizer(folder: Path) -> Any:
@@ -240,6 +248,11 @@ def write_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a whole model as `from_pretrained` opens it, with no path of this machine in it."""
     model.config._name_or_path = ""
     model.save_pretrained(folder)
+    write_tokenizer(tokenizer, folder)
+
+
+def write_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write a tokenizer likewise."""
     tokenizer.save_pretrained(folder)
     settings_path = folder / "tokenizer_config.json"
     settings = json.loads(settings_path.read_text(encoding="utf-8"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runner import upkeep
-from runner.errors import Problem, StoreError
+from runner.errors import Problem, StepError, StoreError
 from runner.files import shortage
 from runner.plan import Plan, Planned, Verdict, needed
 from runner.stage import Facts, Room
@@ -24,7 +24,11 @@ def rooms(plan: Plan, store: Store, begin: int = 0) -> Iterator[tuple[Planned, R
             role: _together([known[giver] for giver in names])
             for role, names in step.inputs.items()
         }
-        room = step.stage.room(step.options, inputs)
+        try:
+            room = step.stage.room(step.options, inputs)
+        except StepError as error:
+            error.step = error.step or step.name
+            raise
         done = store.entry(planned.key) or store.remains(planned.key)
         known[step.name] = {**room.gives, **(done.record["facts"] if done else {})}
         if number < begin or planned.verdict is Verdict.REUSE:

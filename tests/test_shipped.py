@@ -17,7 +17,7 @@ from runner.stages import known
 RECIPES = {"quickstart"}
 HOW = ("runner.data", "runner.sources", "runner.training.loop", "runner.training.methods")
 PRESETS = {
-    "adapt": {"dpo", "grpo", "kto", "lora", "orpo"},
+    "adapt": set("dora dpo full grpo ia3 kto lora orpo prefix prompt qlora rslora vera".split()),
     "fetch": {"smollm2-135m", "smollm2-135m-hub"},
     "generate": {"greedy", "sampled"},
     "quantize": {"int8", "nf4"},
@@ -34,7 +34,9 @@ OPTIONS = {
     " template template_digest train_on held_out max_length on_long pack audit max_truncated"
     " seed workers",
     "load": "dtype attention",
-    "adapt": "rank alpha dropout target_modules objective loss beta label_smoothing sft_weight"
+    "adapt": "method rank alpha dropout target_modules layers initialization feedforward_modules"
+    " virtual_tokens base double_quantization master_weights merge objective loss beta"
+    " label_smoothing sft_weight"
     " desirable_weight undesirable_weight rewards generations max_new_tokens temperature"
     " epochs max_steps max_tokens effective_batch_size"
     " micro_batch_size padding_free group_by_length learning_rate schedule learning_rate_floor"
@@ -59,7 +61,7 @@ ROLES = {
     "fetch": "",
     "process": "data tokenizer",
     "load": "files",
-    "adapt": "model dataset",
+    "adapt": "model dataset adapter",
     "quantize": "model",
     "generate": "model dataset",
     "evaluate": "texts dataset reference model",
@@ -155,7 +157,7 @@ def test_every_preset_is_known_here():
     for stage, name, _ in places.presets():
         found.setdefault(stage, set()).add(name)
     assert found == PRESETS
-    assert len(EVERY_PRESET) == 11
+    assert len(EVERY_PRESET) == 19
     files = [path for path in places.shipped("conf").rglob("*") if path.is_file()]
     assert len(files) == len(EVERY_PRESET)
 

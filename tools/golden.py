@@ -17,7 +17,7 @@ from runner.stages import STAGES
 
 ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "tests" / "golden.json"
-BORROWED = ("convert", "products")
+BORROWED = ("convert", "merging", "products", "quantized")
 """Modules of ours that stages work with: a stage's code is its own and theirs."""
 FETCHING = [f"sources/{name}.py" for name in ("local", "url", "wheel", "hub/choice")]
 """Those that decide what is fetched; how it gets here changes nothing."""
@@ -36,10 +36,10 @@ def stages() -> dict[str, dict[str, Any]]:
     }
 
 
-def _data_modules() -> list[str]:
-    """What rows are made with."""
+def _modules(folder: str) -> list[str]:
+    """What rows are made with (`data`), or models are taught with (`training`)."""
     root = ROOT / "runner"
-    return [path.relative_to(root).as_posix() for path in (root / "data").rglob("*.py")]
+    return sorted(path.relative_to(root).as_posix() for path in (root / folder).rglob("*.py"))
 
 
 def keys(path: Path) -> dict[str, str]:
@@ -66,7 +66,8 @@ def _code(stage: str) -> list[str]:
     }
     paths = [f"{name}.py" for name in BORROWED if name in imported]
     paths += FETCHING if stage == "fetch" else []
-    paths += sorted(_data_modules()) if stage in ("process", "generate") else []
+    paths += _modules("data") if stage in ("process", "generate") else []
+    paths += _modules("training") if stage == "adapt" else []
     borrowed = [_parsed(ROOT / "runner" / path) for path in paths]
     return [ast.unparse(each) for each in (tree, *borrowed)]
 

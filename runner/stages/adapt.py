@@ -1,10 +1,9 @@
-"""Teach a model by training a LoRA adapter on the trained tokens of a dataset."""
+"""Teach a model by training an adapter, or all its weights, on the trained tokens of a dataset."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runner import products
 from runner.options import Fault
 from runner.products import Model
 from runner.recipe import Step
@@ -17,11 +16,12 @@ from runner.stage import (
     pins_nothing,
     writes_text,
 )
-from runner.training import checks, settings
+from runner.training import checks, kinds, settings, sizes
 
 NEEDS: Mapping[str, Need] = {
     "model": Need(kind="model", consumes=True, restores=True),
     "dataset": Need(kind="dataset"),
+    "adapter": Need(kind="files", named=True),
 }
 GIVES = "model"
 VERSION = 3
@@ -38,6 +38,7 @@ def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Faul
     from runner.training import objectives, trackers, workers
 
     return [
+        *kinds.check(options, inputs),
         *checks.contradictions(options),
         *objectives.check(options, inputs),
         *writes_text(inputs),
@@ -54,35 +55,32 @@ def resolve(options: Options, locked: Facts) -> Options:
 
 
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
-    """The adapter in float32, and with AdamW's two averages in every checkpoint."""
-    model = inputs["model"]
-    width = model.get("linear_width", 0) if options.target_modules == ("all-linear",) else 0
-    adapter = 4 * options.rank * width
-    return Room(kept=adapter, work=3 * adapter * (options.keep_checkpoints + 1), gives=model)
+    """What is trained, and with AdamW's two averages in every checkpoint.
+
+    StepError where a layer that is named is not among the model's, if its config is known by now.
+    """
+    return sizes.room(options, inputs["model"])
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Model:
     """Train from the newest checkpoint, or from the start."""
     from runner.training import single, workers
 
+    adapter = inputs["adapter"].folder if "adapter" in inputs else None
     if workers.count(options) > 1:
-        return workers.train(inputs, options, context)
-    return single.train(inputs["model"], inputs["dataset"], options, context)
+        return workers.train(inputs, options, context, adapter)
+    return single.train(inputs["model"], inputs["dataset"], options, context, adapter)
 
 
 def save(product: Model, folder: Path) -> None:
-    """Write the adapter alone, and the chat template that it was taught with."""
-    from runner.training import methods
+    """Write the adapter alone, or the whole model, and the chat template it was taught with."""
+    from runner.training import taught
 
-    methods.write(product.model, folder)
-    template = product.tokenizer.chat_template
-    (folder / products.TEMPLATE).write_text(template or "", encoding="utf-8")
+    taught.write(product, folder)
 
 
 def restore(folder: Path, inputs: Mapping[str, Any]) -> Model:
-    """Put the adapter onto its base again."""
-    from runner.training import methods
+    """Open the whole model, or put the adapter onto its base again."""
+    from runner.training import taught
 
-    template = (folder / products.TEMPLATE).read_text(encoding="utf-8")
-    base = products.with_template(inputs["model"], template or None)
-    return Model(methods.read(base.model, folder).eval(), base.tokenizer)
+    return taught.read(folder, lambda: inputs["model"])

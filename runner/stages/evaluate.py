@@ -102,7 +102,8 @@ def perplexity(
         mask = _padded([[1] * len(row["input_ids"]) for row in batch], 0, device)
         targets = _padded([row[column] for row in batch], products.IGNORED, device)[:, 1:]
         with torch.inference_mode():
-            logits = model.model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
+            output = model.model(input_ids=ids, attention_mask=mask).logits
+        logits = output[:, -ids.shape[1] : -1].float()  # a trained prompt stands before the rows
         losses = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1), targets.flatten(), ignore_index=products.IGNORED, reduction="sum"
         )

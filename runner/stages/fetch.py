@@ -147,7 +147,7 @@ def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
     if options.path is None:
         return Room()
     there = files.size_below(options.path)
-    return Room(kept=there, gives={"bytes": there})
+    return Room(kept=there, gives={"bytes": there} | _config(options.path))
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:
@@ -157,7 +157,7 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:
     brought = _from_hub(options, context) if options.repo else _into_draft(options, context)
     if convert.is_needed(brought.folder, gguf=options.convert_gguf, pickle=options.allow_pickle):
         brought = _converted(brought, options, context)
-    context.facts["bytes"] = files.size_below(brought.folder)
+    context.facts |= {"bytes": files.size_below(brought.folder)} | _config(brought.folder)
     return brought
 
 
@@ -189,6 +189,12 @@ def stale(options: Options, folder: Path, facts: Facts) -> str | None:
     from runner.sources.hub import reference as hub_reference
 
     return hub_reference.damage(files.read_json(folder / REFERENCE))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """A model's configuration: what later steps can know before weights are read."""
+    found = files.read_json(folder / "config.json")
+    return {"config": found} if isinstance(found, dict) else {}
 
 
 def _kind(options: Options) -> Kind:

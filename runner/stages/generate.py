@@ -3,6 +3,7 @@
 import json
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,12 +78,12 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> list[R
     if not rows:
         raise StepError("there is nothing to answer: no rows are held out.")
     kept = context.draft / "rows.jsonl"
-    answers = _kept(kept, options.batch_size)
     model = products.with_template(inputs["model"], dataset.template)
-    prompts = Prompts(model.tokenizer)
+    prompts, size = Prompts(model.tokenizer), 1 if _has_prompt(model.model) else options.batch_size
+    answers = _kept(kept, size)
     tokens, begun = 0, time.monotonic()
-    for start in range(len(answers), len(rows), options.batch_size):
-        batch = _answers(model, prompts, rows[start : start + options.batch_size], options, start)
+    for start in range(len(answers), len(rows), size):
+        batch = _answers(model, prompts, rows[start : start + size], options, start)
         _append(kept, batch)
         answers += batch
         tokens += sum(row["answer_tokens"] for row in batch)
@@ -94,6 +95,12 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> list[R
         "answer_tokens": sum(r["answer_tokens"] for r in answers),
     }
     return answers
+
+
+def _has_prompt(model: Any) -> bool:
+    """Whether a trained prompt stands before each row; padding would come between the two."""
+    forms = getattr(model, "peft_config", {}).values()
+    return any(form.is_prompt_learning for form in forms)
 
 
 def _answers(
@@ -108,7 +115,8 @@ def _answers(
         {"input_ids": [each.prompt_ids for each in asked]}, return_tensors="pt"
     ).to(model.model.device)
     torch.manual_seed(options.seed + start)
-    with torch.inference_mode(), _one_head(model.model):
+    with torch.inference_mode(), _one_head(model.model), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Position ids are not supported", UserWarning)
         output = model.model.generate(
             **encoded,
             max_new_tokens=options.max_new_tokens,

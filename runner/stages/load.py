@@ -9,7 +9,7 @@ from typing import Any, Literal
 from runner import files, hardware, products
 from runner.errors import StepError
 from runner.options import option
-from runner.products import Model
+from runner.products import Files, Model
 from runner.stage import Context, Facts, Need, Room, checks_nothing, never_stale, pins_nothing
 
 NEEDS: Mapping[str, Need] = {"files": Need(kind="files", part="model", restores=True)}
@@ -46,12 +46,12 @@ def resolve(options: Options, locked: Facts) -> Options:
 
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
     """Nothing; the model is as large as its files."""
-    return Room(gives={"bytes": inputs["files"].get("bytes", 0)})
+    return Room(gives={"bytes": inputs["files"].get("bytes", 0)} | _config(inputs["files"]))
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Model:
     """Read the weights."""
-    loaded = _open(inputs["files"].folder, options.dtype, options.attention)
+    loaded = _open(inputs["files"], options.dtype, options.attention)
     if loaded.tokenizer.chat_template is None:
         raise StepError("the model's tokenizer has no chat template.")
     context.facts |= {
@@ -88,10 +88,15 @@ def save(product: Model, folder: Path) -> None:
 def restore(folder: Path, inputs: Mapping[str, Any]) -> Model:
     """Load it again in the same way."""
     settings = files.read_json(folder / SETTINGS)
-    return _open(inputs["files"].folder, settings["dtype"], settings["attention"])
+    return _open(inputs["files"], settings["dtype"], settings["attention"])
 
 
-def _open(folder: Path, dtype: str, attention: str) -> Model:
+def _config(facts: Facts) -> dict[str, Any]:
+    return {"config": facts["config"]} if "config" in facts else {}
+
+
+def _open(source: Files, dtype: str, attention: str) -> Model:
+    folder = source.folder
     try:
         opened = products.open_model(
             folder,
@@ -100,5 +105,6 @@ def _open(folder: Path, dtype: str, attention: str) -> Model:
         )
     except (OSError, ValueError) as error:
         raise StepError(f"{folder} does not open as a model: {error}") from error
+    opened = dataclasses.replace(opened, reference=source.reference)
     # in another number format it is no longer the model that lies in the folder
     return opened if dtype == "checkpoint" else dataclasses.replace(opened, folder=None)

@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from runner import files, products
-from runner.errors import StepError
+from runner import files, merging, products, quantized
 from runner.options import Fault, option
 from runner.products import Files, Model
 from runner.recipe import Step
@@ -57,9 +55,8 @@ def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Faul
     ]
     if options.double_quant and options.method == "int8":
         faults.append(Fault(("double_quant",), "int8 has no double quantization."))
-    if find_spec("bitsandbytes") is None:
-        fact = "needs bitsandbytes, which is not installed: python -m pip install bitsandbytes"
-        faults.append(Fault((), f"{options.method} {fact}"))
+    if fact := quantized.lacking(options.method):
+        faults.append(Fault((), fact))
     return faults
 
 
@@ -76,12 +73,10 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:
     whole, squeezed = context.draft / "whole", context.draft / "squeezed"
     files.remove(whole)
     files.remove(squeezed)
-    model = source.model
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload(safe_merge=True)
+    model = merging.merged(source.model, context.note)
     products.write_model(model, products.untouched(source.tokenizer), whole)
     context.progress(1, 3, "phases")
-    opened = _open(whole, quantization_config=_config(options, str(model.dtype)))
+    opened = _open(whole, quantization_config=_config(options, model))
     context.progress(2, 3, "phases")
     products.write_model(opened.model, opened.tokenizer, squeezed)  # before any forward pass
     context.progress(3, 3, "phases")
@@ -101,33 +96,9 @@ def restore(folder: Path, inputs: Mapping[str, Any]) -> Model:
 
 def _open(folder: Path, **settings: Any) -> Model:
     opened = products.open_model(folder, **settings)
-    _keep_layout(opened.model)
+    quantized.keep_layout(opened.model)
     return opened
 
 
-def _keep_layout(model: Any) -> None:
-    """Keep bitsandbytes 0.50 from repacking 4-bit weights in place on the CPU.
-
-    Its first forward pass repacks them; what is saved, merged or trained after that is garbage.
-    """
-    from bitsandbytes.nn import Linear4bit
-
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False
-
-
-def _config(options: Options, dtype: str) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    if options.method == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    name = dtype.removeprefix("torch.")
-    if name not in ("bfloat16", "float16", "float32"):
-        raise StepError(f"{options.method} takes a model in bfloat16, float16 or float32.")
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=options.method,
-        bnb_4bit_use_double_quant=options.double_quant,
-        bnb_4bit_compute_dtype=name,
-    )
+def _config(options: Options, model: Any) -> Any:
+    return quantized.config(options.method, options.double_quant, str(model.dtype))

@@ -2,19 +2,19 @@
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner import files, products
+from runner import files, merging, products
 from runner.errors import StepError
 from runner.options import Fault, option
 from runner.products import Files, Model
 from runner.recipe import Step
 from runner.stage import Context, Facts, Need, Room, pins_nothing, resolves_nothing
 
-NEEDS: Mapping[str, Need] = {"model": Need(kind="model")}
+NEEDS: Mapping[str, Need] = {"model": Need(kind="model", consumes=True)}
 GIVES = "files"
 VERSION = 1
 PARTS = False
@@ -56,7 +56,7 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:
     options.to.parent.mkdir(parents=True, exist_ok=True)
     staged = options.to.with_name(f".{options.to.name}.{uuid.uuid4().hex}")
     try:
-        _write(model, staged)
+        _write(model, staged, context.note)
         files.write_json(staged / MARK, {"files": files.manifest(staged)})
         written = files.manifest(staged)
         files.sync_tree(staged)
@@ -94,19 +94,24 @@ def stale(options: Options, folder: Path, facts: Facts) -> str | None:
     return f"in {options.to} {fault}" if fault else None
 
 
-def _write(model: Model, folder: Path) -> None:
-    """Copy a model that lies whole on disk; merge and write one that does not."""
+def _write(model: Model, folder: Path, note: Callable[[str], None]) -> None:
+    """Copy a model that lies whole on disk; merge, in place, and write one that does not.
+
+    A trained prompt is part of no weight: it is written alone, as peft opens it on its base.
+    """
     if model.folder is not None:
         import shutil
 
         shutil.copytree(model.folder, folder, copy_function=shutil.copyfile)
         return
-    merged = model.model
-    if hasattr(merged, "merge_and_unload"):
-        import copy
+    tokenizer = products.untouched(model.tokenizer)
+    if hasattr(model.model, "peft_config") and not merging.is_mergeable(model.model):
+        from runner.training import methods
 
-        merged = copy.deepcopy(merged).merge_and_unload(safe_merge=True)
-    products.write_model(merged, products.untouched(model.tokenizer), folder)
+        methods.write(model.model, folder, model.reference)
+        products.write_tokenizer(tokenizer, folder)
+        return
+    products.write_model(merging.merged(model.model, note), tokenizer, folder)
 
 
 def _move(staged: Path, options: Options, written: files.Manifest) -> None:

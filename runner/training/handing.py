@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import files, options, products
+from runner.errors import StepError
 from runner.products import Dataset, Model
 from runner.stage import About, Context
 from runner.training.settings import Options
@@ -14,11 +15,16 @@ DATASET, MODEL, ADAPTER, RESULT = "dataset", "model", "adapter", "result"
 
 
 def hand_over(
-    folder: Path, source: Model, dataset: Dataset, settings: Options, context: Context
+    folder: Path,
+    source: Model,
+    dataset: Dataset,
+    settings: Options,
+    context: Context,
+    adapter: Path | None,
 ) -> None:
     """Write the model (where it does not lie on disk already), the rows and the options.
 
-    An adapter that the model has is taken off it.
+    An adapter that the model has is taken off it; `adapter` is the folder of one to go on with.
     """
     files.remove(folder)
     (folder / DATASET).mkdir(parents=True)
@@ -28,6 +34,8 @@ def hand_over(
         "template": source.tokenizer.chat_template,
         "model": str((source.folder or _written(folder, source)).resolve()),
         "checkpoints": str(context.checkpoint.folder.resolve()),
+        "reference": options.plain(source.reference),
+        "adapter": str(adapter.resolve()) if adapter else None,
         "options": options.plain(settings),
         "about": options.plain(context.about),
         "measured": [dict(row) for row in context.measured],
@@ -54,15 +62,23 @@ def open_model(folder: Path) -> Model:
         Path(spec["model"]), dtype="auto", attn_implementation=spec["attention"]
     )
     opened.tokenizer.chat_template = spec["template"]
+    opened = dataclasses.replace(opened, reference=spec["reference"])
     if (folder / ADAPTER).is_dir():
         return dataclasses.replace(opened, model=methods.read(opened.model, folder / ADAPTER))
     return opened
 
 
 def _written(folder: Path, source: Model) -> Path:
+    from runner import quantized
     from runner.training import methods
+    from runner.training.methods import adapters
 
     model = source.model
+    if quantized.description(adapters.base_of(model)):
+        raise StepError(
+            "a model that was quantized when it was loaded cannot be handed to several processes.",
+            "Load it unquantized, and take adapt.method=qlora",
+        )
     if hasattr(model, "peft_config"):
         (folder / ADAPTER).mkdir()
         methods.write(model, folder / ADAPTER)

@@ -13,6 +13,7 @@ from runner.products import Dataset
 from runner.stage import Context
 from runner.training import batches, fitting, health, objectives, state, trackers, world
 from runner.training.arguments import arguments
+from runner.training.methods import gradients
 from runner.training.saving import Saver
 from runner.training.settings import Options
 from runner.training.telling import Memory, Telling, callback
@@ -37,7 +38,7 @@ def train(
         memory=_memory(options, fit, folder, context),
         agreed=world.any_of,
     )
-    told = [telling, *trackers.callbacks(options, context)]
+    told = [telling, gradients.check(context.note), *trackers.callbacks(options, context)]
     wanted = arguments(options, saver.folder, _steps(options, order), fit)
     with _as_it_was(model, fit), _deterministic(options):
         trainer = objectives.trainer(options, model, tokenizer, dataset, wanted, told)

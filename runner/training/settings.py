@@ -57,13 +57,53 @@ class Reward:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is trained (LoRA, arXiv:2106.09685), for how long, and how."""
+    """What is trained and how, with the AdamW of transformers' Trainer.
 
-    rank: int = option(8, "Rank of the adapter's matrices", at_least=1)
-    alpha: float = option(16.0, "Scale of the adapter: its output counts alpha / rank")
-    dropout: float = option(0.0, "Dropout before the adapter", at_least=0, at_most=1)
-    target_modules: tuple[str, ...] = option(
-        ("all-linear",), "Names of the layers to adapt, or all-linear"
+    Options that only some methods have are null where left out; `kinds.py` has their defaults.
+    """
+
+    method: Literal[
+        "lora", "rslora", "dora", "qlora", "full", "ia3", "vera", "prompt", "prefix"
+    ] = option("lora", "Which weights are trained: a kind of adapter or prompt, or all (full)")
+    rank: int | None = option(
+        None, "Rank of the adapter's matrices; 8 where left out, of vera 256", at_least=1
+    )
+    alpha: float | None = option(
+        None, "Scale of the adapter, 16 where left out: its output counts alpha / rank", at_least=0
+    )
+    dropout: float | None = option(
+        None, "Dropout before the adapter, 0 where left out", at_least=0, at_most=1
+    )
+    target_modules: Literal["auto"] | tuple[str, ...] = option(
+        "auto",
+        "Layers to adapt, by names or regular expressions; auto is every linear layer but the"
+        " output layer",
+    )
+    layers: tuple[int, ...] | None = option(
+        None, "Only those in the model's layers of these numbers, from 0 on"
+    )
+    initialization: Literal["kaiming", "gaussian", "orthogonal"] | None = option(
+        None, "The first values of the adapter's matrix A, kaiming where left out"
+    )
+    feedforward_modules: tuple[str, ...] | None = option(
+        None, "Of ia3's layers, those whose input is scaled instead of their output"
+    )
+    virtual_tokens: int | None = option(
+        None, "Length of the trained prompt or prefix, 20 where left out", at_least=1
+    )
+    base: Literal["nf4", "int8"] | None = option(
+        None, "The format that qlora holds the model in, nf4 where left out"
+    )
+    double_quantization: bool | None = option(
+        None, "Quantize nf4's scales too, false where left out: 0.4 bits a weight less"
+    )
+    master_weights: Literal["float32", "loaded"] | None = option(
+        None,
+        "The number format in which full trains, float32 where left out; bfloat16, if loaded so,"
+        " loses most updates of a small learning rate. The result has the format that was loaded",
+    )
+    merge: bool = option(
+        False, "Add the adapter to the weights: the result is a whole model, unquantized"
     )
     objective: Literal["sft", "dpo", "orpo", "kto", "reward", "grpo"] = option(
         "sft",

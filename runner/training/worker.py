@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from runner import child, files, hardware, products
 from runner.checkpoint import Checkpoints
 from runner.errors import StepError, Stopped
+from runner.products import Model
 from runner.stage import Context
 from runner.training import handing
 
@@ -52,9 +53,11 @@ def _work(folder: Path, tell: Tell) -> None:
     context = _context(folder, spec, tell if world.rank() == 0 else _silent)
     dataset = products.restore_dataset(folder / handing.DATASET, {})
     with suppress(Stopped):  # the process that started this one says so
-        taught = single.train(handing.open_model(folder), dataset, spec["options"], context)
+        given = Path(spec["adapter"]) if spec["adapter"] else None
+        source, options = handing.open_model(folder), spec["options"]
+        learned = single.train(source, dataset, options, context, given)
         if world.rank() == 0:
-            _write(taught.model, folder / handing.RESULT)
+            _write(learned, folder / handing.RESULT)
             tell("facts", facts=context.facts)
     world.wait()
     world.leave()
@@ -85,15 +88,15 @@ def _context(folder: Path, spec: dict[str, Any], tell: Tell) -> Context:
     )
 
 
-def _write(model: Any, target: Path) -> None:
+def _write(learned: Model, target: Path) -> None:
     """Write what was trained into a folder that is whole or not there."""
-    from runner.training import methods
+    from runner.training import taught
 
     unfinished = target.with_name(f"{target.name}.unfinished")
     files.remove(unfinished)
     files.remove(target)
     unfinished.mkdir()
-    methods.write(model, unfinished)
+    taught.write(learned, unfinished)
     unfinished.rename(target)
 
 

@@ -33,28 +33,34 @@ def check(options: Options) -> list[Fault]:
     return []
 
 
-def train(inputs: Mapping[str, Any], options: Options, context: Context) -> Model:
+def train(
+    inputs: Mapping[str, Any], options: Options, context: Context, adapter: Path | None
+) -> Model:
     """What single.train gives, by `count(options)` processes.
 
     The model is let go of here before they start, and opened again with what they have learned.
     """
-    from runner.training import methods
+    from runner.training import taught
 
     folder, devices = context.draft / "workers", count(options)
-    tokenizer = _hand_over(folder, inputs, options, context)
+    _hand_over(folder, inputs, options, context, adapter)
     _free_memory()
     _train(folder, devices, options.retries, context)
     context.facts["devices"] = devices
-    base = handing.open_model(folder)
-    return Model(methods.read(base.model, folder / handing.RESULT).eval(), tokenizer)
+    return taught.read(folder / handing.RESULT, lambda: handing.open_model(folder))
 
 
-def _hand_over(folder: Path, inputs: Mapping[str, Any], options: Options, context: Context) -> Any:
-    """Write down what the processes need; of the model, its tokenizer alone stays here."""
+def _hand_over(
+    folder: Path,
+    inputs: Mapping[str, Any],
+    options: Options,
+    context: Context,
+    adapter: Path | None,
+) -> None:
+    """Write down what the processes need; nothing of the model stays here."""
     dataset = inputs["dataset"]
     source = products.with_template(inputs["model"], dataset.template)
-    handing.hand_over(folder, source, dataset, options, context)
-    return source.tokenizer
+    handing.hand_over(folder, source, dataset, options, context, adapter)
 
 
 def _free_memory() -> None:
