@@ -71,7 +71,7 @@ def test_real_pairs_are_told_apart_after_a_few_steps_of_dpo(
     found = Rows.from_list(pairs(demos / "dpo_en_demo.json", base.tokenizer)[:12])
     assert len(found) == 12
     options = adapt.Options(
-        objective="dpo", max_steps=15, effective_batch_size=4, learning_rate=5e-4, warmup_steps=0
+        objective="dpo", max_steps=9, effective_batch_size=4, learning_rate=5e-4, warmup_steps=0
     )
     dataset = Dataset(train=found, held_out=found.select([]))
     adapt.run(adapt.resolve(options, {}), {"model": base, "dataset": dataset}, made)
