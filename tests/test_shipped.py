@@ -32,7 +32,8 @@ OPTIONS = {
     " train_on held_out max_length on_long pack audit max_truncated seed workers",
     "load": "dtype attention",
     "adapt": "rank alpha dropout target_modules epochs max_steps batch_size learning_rate schedule"
-    " warmup_steps weight_decay seed checkpoint_every keep_checkpoints devices sharding retries track",
+    " warmup_steps weight_decay seed checkpoint_every keep_checkpoints devices sharding"
+    " retries track",
     "quantize": "method double_quant",
     "generate": "max_new_tokens temperature top_p top_k rows batch_size seed",
     "evaluate": "samples perplexity_rows perplexity_on batch_size",
