@@ -212,6 +212,7 @@ def command(tmp_path, tiny_model):
         "name": "two",
         "steps": ["fetch", "process", "load", "adapt"],
         "fetch": {"model": {"path": str(tiny_model)}, "data": {"path": "rows.jsonl"}},
+        "process": {"held_out": 8},
         "adapt": {"max_steps": 60, "effective_batch_size": 4, "checkpoint_every": 5, "devices": 2},
     }
     (tmp_path / "two.yaml").write_text(json.dumps(recipe))
@@ -219,10 +220,11 @@ def command(tmp_path, tiny_model):
     return lambda: subprocess.Popen(words, cwd=tmp_path, start_new_session=True)
 
 
-def until(condition):
+def until(condition, process=None):
     limit = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < limit
+        assert process is None or process.poll() is None
         time.sleep(0.05)
 
 
@@ -232,12 +234,12 @@ def measured(folder):
 
 def test_the_command_leaves_nobody_behind_and_goes_on(command, own_store, tmp_path):
     first = command()
-    until(lambda: measured(tmp_path) > 8)
+    until(lambda: measured(tmp_path) > 8, first)
     first.kill()
     first.wait()
     until(lambda: not running(own_store))
     second, before = command(), measured(tmp_path)
-    until(lambda: measured(tmp_path) > before + 3)
+    until(lambda: measured(tmp_path) > before + 3, second)
     os.killpg(second.pid, signal.SIGTERM)
     assert second.wait() == 75
     assert not running(own_store)
