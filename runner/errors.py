@@ -9,6 +9,7 @@ RunnerError
 Any other exception that reaches the command line is our own fault: exit 3, with a report file.
 """
 
+import errno
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from dataclasses import dataclass
 EXIT_OUR_FAULT = 3
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: run the same command again to go on
 EXIT_INTERRUPTED = 130
+
+
+REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EROFS}
+"""What a file system says when it is at fault, and neither the step nor its data."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,22 @@ def _refusals(fact: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(f"{fact}: {error.strerror or error}.") from error
+
+
+@contextmanager
+def failing_as(step: str) -> Iterator[None]:
+    """Give a failure the step's name; what the file system refuses is no fault of ours."""
+    try:
+        yield
+    except StepError as error:
+        error.step = error.step or step
+        raise
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        failure = StepError(f"{error.strerror}: {error.filename or 'while it wrote or read'}.")
+        failure.step = step
+        raise failure from error
 
 
 class Stopped(RunnerError):  # noqa: N818  not a failure: the run was asked to stop

@@ -1,9 +1,8 @@
 """The one loop that runs a plan: reuse what is done, make the rest, keep each step as it ends."""
 
-import errno
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -12,7 +11,7 @@ from threading import Lock, Thread
 from typing import Any
 
 from runner import dropping, hardware, room, upkeep
-from runner.errors import StepError, Stopped
+from runner.errors import StepError, Stopped, failing_as
 from runner.events import (
     Dropped,
     Event,
@@ -29,9 +28,6 @@ from runner.metrics import Metrics
 from runner.plan import Plan, Planned, Verdict, needed
 from runner.stage import About, Context
 from runner.store import Draft, Entry, Store
-
-REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EROFS}
-"""What a file system says when it is at fault, and neither the step nor its data."""
 
 
 def execute(
@@ -56,22 +52,6 @@ def _side_by_side(steps: Sequence[Planned]) -> Iterator[list[Planned]]:
     for brings, found in groupby(steps, key=lambda p: p.step.stage.PARTS and not p.step.inputs):
         group = list(found)
         yield from [group] if brings else ([each] for each in group)
-
-
-@contextmanager
-def _failing_as(step: str) -> Iterator[None]:
-    """Give a failure the step's name; what the file system refuses is no fault of ours."""
-    try:
-        yield
-    except StepError as error:
-        error.step = error.step or step
-        raise
-    except OSError as error:
-        if error.errno not in REFUSED:
-            raise
-        failure = StepError(f"{error.strerror}: {error.filename or 'while it wrote or read'}.")
-        failure.step = step
-        raise failure from error
 
 
 class _Execution:
@@ -103,7 +83,9 @@ class _Execution:
                 self.settle(planned)
         else:
             self._settle_in_threads(group)
-        self._let_go(after=group[-1])
+        gone = self._let_go(after=group[-1])
+        if gone or any(self.outcomes[p.step.name].verdict is not Verdict.REUSE for p in group):
+            hardware.release_memory()
         self._drop_files(after=group[-1])
 
     def _settle_in_threads(self, group: Sequence[Planned]) -> None:
@@ -207,7 +189,7 @@ class _Execution:
         context = self._context(planned, draft)
         borrowed_before, parts = len(self.lent), list[Entry]()
         try:
-            with _failing_as(step.name), ExitStack() as used:
+            with failing_as(step.name), ExitStack() as used:
                 context.keep_part = partial(self._part, parts, planned, used)
                 product = step.stage.run(step.options, Inputs(self, planned), context)
         finally:
@@ -271,8 +253,8 @@ class _Execution:
         step = self.plan.step(name).step
         return step.stage.stale(step.options, entry.product, entry.record["facts"])
 
-    def _let_go(self, after: Planned) -> None:
-        """Drop the products that no later step will ask for."""
+    def _let_go(self, after: Planned) -> list[str]:
+        """Drop the products that no later step will ask for, and give their steps' names."""
         later = self.plan.steps[self.plan.steps.index(after) + 1 :]
         wanted = {
             name
@@ -284,8 +266,7 @@ class _Execution:
         gone = [name for name in self.held if name not in wanted]
         for name in gone:
             del self.held[name]
-        if gone or self.outcomes[after.step.name].verdict is not Verdict.REUSE:
-            hardware.release_memory()
+        return gone
 
     def _drop_files(self, after: Planned) -> None:
         """Let go of large results that the recipe does not keep and nothing needs any more."""

@@ -155,7 +155,8 @@ def test_whatever_fsspec_opens_is_fetched(begin, place):
         ("s3://bucket/file", "cannot be fetched: .*s3fs"),
     ],
 )
-def test_what_fsspec_cannot_open_is_said_in_one_line(address, message, place):
+def test_what_fsspec_cannot_open_is_said_in_one_line(address, message, place, monkeypatch):
+    monkeypatch.setattr(url, "PAUSE", 0)
     with pytest.raises(StepError, match=message):
         url.download(address, RIGHT, place / "target", context(place))
 
@@ -168,7 +169,8 @@ def test_nothing_is_fetched_where_the_network_may_not_be_used(hub, place, monkey
     assert hub.requests == []
 
 
-def test_a_password_in_the_address_is_not_shown(place):
+def test_a_password_in_the_address_is_not_shown(place, monkeypatch):
+    monkeypatch.setattr(url, "PAUSE", 0)
     with pytest.raises(StepError) as error:
         url.download("http://me:pass-word@127.0.0.1:9/x", RIGHT, place / "target", context(place))
     assert "pass-word" not in str(error.value)
