@@ -29,7 +29,8 @@ OPTIONS = {
     " convert_gguf allow_pickle",
     "process": "shape columns split first on_bad_row filters rules template template_digest"
     " train_on held_out max_length on_long pack audit max_truncated seed workers",
-    "load": "dtype attention",
+    "load": "dtype attention quantization device_map max_memory trust_remote_code active combine"
+    " merge preflight",
     "adapt": "rank alpha dropout target_modules epochs max_steps batch_size learning_rate schedule"
     " warmup_steps weight_decay seed checkpoint_every keep_checkpoints",
     "quantize": "method double_quant",
@@ -39,6 +40,7 @@ OPTIONS = {
 }
 UNKEYED = {
     "fetch": "revision path url sha256",
+    "load": "device_map max_memory preflight",
     "adapt": "checkpoint_every keep_checkpoints",
     "evaluate": "batch_size",
     "process": "filters template workers",
@@ -47,7 +49,7 @@ UNKEYED = {
 ROLES = {
     "fetch": "",
     "process": "data tokenizer",
-    "load": "files",
+    "load": "files base adapters",
     "adapt": "model dataset",
     "quantize": "model",
     "generate": "model dataset",

@@ -36,10 +36,10 @@ def stages() -> dict[str, dict[str, Any]]:
     }
 
 
-def _data_modules() -> list[str]:
-    """What rows are made with."""
+def _modules(folder: str) -> list[str]:
+    """What rows (`data`) or models (`models`) are made with."""
     root = ROOT / "runner"
-    return [path.relative_to(root).as_posix() for path in (root / "data").rglob("*.py")]
+    return [path.relative_to(root).as_posix() for path in (root / folder).rglob("*.py")]
 
 
 def keys(path: Path) -> dict[str, str]:
@@ -66,7 +66,8 @@ def _code(stage: str) -> list[str]:
     }
     paths = [f"{name}.py" for name in BORROWED if name in imported]
     paths += FETCHING if stage == "fetch" else []
-    paths += sorted(_data_modules()) if stage == "process" else []
+    paths += sorted(_modules("data")) if stage == "process" else []
+    paths += sorted(_modules("models")) if stage in ("load", "quantize") else []
     borrowed = [_parsed(ROOT / "runner" / path) for path in paths]
     return [ast.unparse(each) for each in (tree, *borrowed)]
 

@@ -90,21 +90,7 @@ def restore(folder: Path, inputs: Mapping[str, Any]) -> Model:
 
 
 def _open(folder: Path, **settings: Any) -> Model:
-    opened = products.open_model(folder, **settings)
-    _keep_layout(opened.model)
-    return opened
-
-
-def _keep_layout(model: Any) -> None:
-    """Keep bitsandbytes 0.50 from repacking 4-bit weights in place on the CPU.
-
-    Its first forward pass repacks them; what is saved, merged or trained after that is garbage.
-    """
-    from bitsandbytes.nn import Linear4bit
-
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False
+    return products.open_model(folder, **settings)
 
 
 def _config(options: Options, dtype: str) -> Any:
