@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from runner import upkeep
-from runner.errors import Problem, StoreError
+from runner.errors import Problem, StepError, StoreError
 from runner.files import human_bytes
 from runner.plan import Plan, Planned, Verdict, needed
 from runner.stage import Facts, Room
@@ -71,6 +71,23 @@ def check(plan: Plan, store: Store, begin: int = 0) -> None:
     """StoreError where a step from number `begin` on cannot have the room it takes."""
     if problems := shortages(plan, store, begin):
         raise StoreError("\n".join(map(str, problems)))
+
+
+def check_memory(plan: Plan, store: Store) -> None:
+    """StepError for the first step that cannot have the memory it takes.
+
+    Asked once, before anything runs: what runs holds memory itself, which would count twice.
+    """
+    for planned, room in rooms(plan, store):
+        claim = room.memory() if room.memory else None
+        if claim is None:
+            continue
+        from runner.memory import preflight
+
+        if found := preflight.shortage(claim):
+            error = StepError(*found)
+            error.step = planned.step.name
+            raise error
 
 
 def _shortage(step: str, folder: Path, wanted: int) -> list[Problem]:

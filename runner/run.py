@@ -186,6 +186,7 @@ class RunFolder:
 def carry_out(planned: Plan, store: Store, screen: Tell, root: Path) -> list[Outcome]:
     """Run a plan and leave its folder under `root`."""
     room.check(planned, store)
+    room.check_memory(planned, store)
     if planned.lock:
         upkeep.keep_for_lock(store, planned.lock, [each.key for each in planned.steps])
     folder = RunFolder(planned, root)

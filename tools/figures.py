@@ -12,6 +12,7 @@ from pathlib import Path
 
 import costs
 import fetching
+import memory
 
 from runner import __version__, hardware
 from runner.files import human_bytes
@@ -38,7 +39,9 @@ def main() -> None:
                 _command("run", "quickstart"), place, env
             ),
         }
-    text = _page(whole, record, rows) + _store_page() + fetching.page()
+        model = next(Path(place).glob("runs/*/*/products/fetch.model")) / "files"
+        memory_page = memory.page(model)
+    text = _page(whole, record, rows) + _store_page() + fetching.page() + memory_page
     TARGET.write_text(text, encoding="utf-8")
     print(TARGET.read_text(encoding="utf-8"))
 

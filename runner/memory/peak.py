@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass
-class Held:
+class Watched:
     """Bytes of the tensors that are alive: now, and at the most."""
 
     now: int = 0
@@ -16,7 +16,7 @@ class Held:
 
 
 @contextmanager
-def watched(model: Any) -> Iterator[Held]:
+def watched(model: Any) -> Iterator[Watched]:
     """Have everything inside run on fake tensors, and count what it holds.
 
     The model comes from the meta device and gets fake weights, so that its operations are those
@@ -28,7 +28,7 @@ def watched(model: Any) -> Iterator[Held]:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
-    held, alive = Held(), dict[int, int]()
+    held, alive = Watched(), dict[int, int]()
 
     def see(tensor: Any) -> None:
         storage = tensor.untyped_storage()

@@ -7,7 +7,9 @@ from typing import Any
 
 from runner import products
 from runner.errors import StepError
-from runner.models import adapters, attention, form, opening, placement, rules
+from runner.memory import preflight
+from runner.memory.preflight import Claim
+from runner.models import adapters, attention, claim, form, opening, placement, rules
 from runner.models.form import Form
 from runner.products import Files
 
@@ -42,6 +44,8 @@ def assemble(options: Any, inputs: Mapping[str, Any], note: Note) -> Assembled:
     }
     if options.quantization:
         how["quantization_config"] = opening.bitsandbytes(asdict(options.quantization), dtype)
+    if options.preflight and (claimed := _claimed(options, config, found, trust=trust)):
+        preflight.refuse(claimed)
     model = opening.open_whole(found, how, note, trust=trust)
     if added:
         model = _adapted(model, {n: each.folder for n, each in added.items()}, options)
@@ -51,6 +55,11 @@ def assemble(options: Any, inputs: Mapping[str, Any], note: Note) -> Assembled:
         chosen,
         None if added or found.gguf or not _is_as_on_disk(options, found) else base.folder,
     )
+
+
+def _claimed(options: Any, config: Any, found: Form, *, trust: bool) -> Claim | None:
+    """What the weights take, now that their configuration is there in any case."""
+    return claim.claim(options, config, products.weight_bytes(found.folder), trust=trust)
 
 
 def _is_as_on_disk(options: Any, found: Form) -> bool:

@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,8 +130,20 @@ def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Faul
 
 
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
-    """Nothing; the model is as large as its files."""
-    return Room(gives={"bytes": inputs["files"].get("bytes", 0)})
+    """No disk: the model is as large as its files; the memory of its weights."""
+    base = inputs.get("base") or inputs["files"]
+    size, origin = base.get("bytes", 0), base.get("origin", {})
+    gives = {"bytes": size, "origin": origin, "load": options}
+    return Room(gives=gives, memory=partial(_claim, options, origin, size))
+
+
+def _claim(options: Options, origin: Facts, size: int) -> Any:
+    """What the weights take; None where that is not known yet, or not to be asked."""
+    from runner.memory import preflight
+    from runner.models import claim
+
+    config = preflight.configuration(origin) if options.preflight else None
+    return claim.claim(options, config, size) if config else None
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Loaded:
