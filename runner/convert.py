@@ -31,11 +31,18 @@ def to_safetensors(folder: Path, note: Callable[[str], None]) -> None:
     """Write the model of a folder as safetensors in its place."""
     if source := _first(folder, "*.gguf"):
         note(f"converting {source.name} to safetensors, once")
-        _from_gguf(source, folder)
+        write_model(open_gguf(source), open_gguf_tokenizer(source), folder)
         source.unlink()
         return
     note("converting pickled weights to safetensors, once")
     _from_pickle(folder)
+
+
+def gguf_of(folder: Path) -> Path | None:
+    """The GGUF file of a folder that holds a model in no other form."""
+    if any(folder.glob("*.safetensors")):
+        return None
+    return _first(folder, "*.gguf")
 
 
 def _first(folder: Path, *patterns: str) -> Path | None:
@@ -60,18 +67,29 @@ def _from_pickle(folder: Path) -> None:
             files.remove(path)
 
 
-def _from_gguf(source: Path, folder: Path) -> None:
-    """Write the model of a GGUF file, dequantized to bfloat16, and its tokenizer into a folder."""
+def open_gguf(source: Path) -> Any:
+    """The model of a GGUF file, dequantized to bfloat16, as if it had never been anything else."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoModelForCausalLM, GgufConfig
 
-    where: dict[str, Any] = {"gguf_file": source.name, "local_files_only": True}
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, **where)
-    tokenizer.add_special_tokens(_special_tokens(source, tokenizer))
-    model = AutoModelForCausalLM.from_pretrained(
-        source.parent, quantization_config=GgufConfig(dequantize=True), **where
+    return AutoModelForCausalLM.from_pretrained(
+        source.parent,
+        gguf_file=source.name,
+        local_files_only=True,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
     )
-    write_model(model.to(torch.bfloat16), tokenizer, folder)
+
+
+def open_gguf_tokenizer(source: Path, **settings: Any) -> Any:
+    """The tokenizer of a GGUF file, with the special tokens that the file names."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        source.parent, gguf_file=source.name, local_files_only=True, **settings
+    )
+    tokenizer.add_special_tokens(_special_tokens(source, tokenizer))
+    return tokenizer
 
 
 def _special_tokens(source: Path, tokenizer: Any) -> dict[str, str]:

@@ -290,6 +290,11 @@ class Inputs(Mapping[str, Any]):
     def __init__(self, execution: _Execution, planned: Planned) -> None:
         self._execution, self._planned = execution, planned
 
+    @property
+    def options(self) -> Any:
+        """The step's options now: those outside its key may be others than when it was made."""
+        return self._planned.step.options
+
     def __getitem__(self, role: str) -> Any:
         step = self._planned.step
         names = step.inputs[role]

@@ -116,6 +116,37 @@ def release_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
+def free_memory(name: str) -> int | None:
+    """Bytes that are free on a device, "cpu" or "cuda:0"; None where nobody can tell.
+
+    On the CPU the smaller of what the machine and what the container (cgroup 2) leave; of a GPU
+    all that it has.
+    """
+    if name == "cpu":
+        return min(filter(None, (_available(), _left_in_container())), default=None)
+    index = int(name.partition(":")[2] or 0)
+    return gpus()[index].memory if index < len(gpus()) else None
+
+
+def _available() -> int | None:
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(x.split()[1]) for x in lines if x.startswith("MemAvailable:")) * 1024
+    return None
+
+
+def _left_in_container() -> int | None:
+    """The cgroup's limit less what it uses; files that it has cached can go."""
+    group = Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError, StopIteration):
+        limit = int((group / "memory.max").read_text())  # "max" is no number: there is no limit
+        used = int((group / "memory.current").read_text())
+        rows = (group / "memory.stat").read_text().splitlines()
+        cached = next(int(row.split()[1]) for row in rows if row.startswith("inactive_file "))
+        return max(0, limit - used + cached)
+    return None
+
+
 def peak_memory() -> int:
     """The most memory that this process has held so far, in bytes."""
     with suppress(OSError, StopIteration):  # ru_maxrss begins with that of the parent

@@ -205,26 +205,30 @@ def open_weights(folder: Path, **settings: Any) -> Any:
     """A causal language model from a folder, on this machine's device, in eval mode.
 
     `settings` go to `AutoModelForCausalLM.from_pretrained`. Nothing is fetched, and pickled
-    weights are refused.
+    weights and code of the folder's own are refused.
     """
-    from transformers import AutoModelForCausalLM
-
     from runner import hardware
+    from runner.models import form, opening
 
-    model = AutoModelForCausalLM.from_pretrained(
-        folder,
-        local_files_only=True,
-        use_safetensors=True,
-        **{"device_map": hardware.device(), **settings},
-    )
-    return model.eval()
+    how = {"device_map": hardware.device(), **settings}
+    return opening.open_whole(form.read(folder), how)
 
 
-def open_tokenizer(folder: Path) -> Any:
+def open_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     """The tokenizer of a model's folder, padding on the left and never without a pad token."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
+    from runner import convert
+
+    if source := convert.gguf_of(folder):
+        tokenizer = convert.open_gguf_tokenizer(source, padding_side="left")
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder,
+            local_files_only=True,
+            padding_side="left",
+            trust_remote_code=trust_remote_code,
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -232,9 +236,19 @@ def open_tokenizer(folder: Path) -> Any:
 
 def untouched(tokenizer: Any) -> Any:
     """The tokenizer as it was opened: using one leaves padding settings in what it would save."""
-    opened = open_tokenizer(Path(tokenizer.name_or_path))
+    was_trusted = type(tokenizer).__module__.startswith("transformers_modules.")
+    opened = open_tokenizer(Path(tokenizer.name_or_path), trust_remote_code=was_trusted)
     opened.chat_template = tokenizer.chat_template
     return opened
+
+
+def linear_width(model: Any) -> int:
+    """Inputs and outputs of all linear layers but the last: an adapter's parameters per rank."""
+    from torch.nn import Linear
+
+    layers = [each for each in model.modules() if isinstance(each, Linear)]
+    inner = [each for each in layers if each is not model.get_output_embeddings()]
+    return sum(each.in_features + each.out_features for each in inner)
 
 
 def with_template(model: Model, template: str | None) -> Model:

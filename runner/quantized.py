@@ -60,6 +60,8 @@ def keep_layout(model: Any) -> None:
 
     Its first forward pass repacks them; what is saved, merged or trained after that is garbage.
     """
+    if getattr(model, "quantization_method", None) != "bitsandbytes":
+        return
     from bitsandbytes.nn import Linear4bit
 
     for module in model.modules():

@@ -86,6 +86,23 @@ def _growth(plan: Plan, store: Store, begin: int) -> Iterator[tuple[str, Room, i
                 del kept[each]
 
 
+def check_memory(plan: Plan, store: Store) -> None:
+    """StepError for the first step that cannot have the memory it takes.
+
+    Asked once, before anything runs: what runs holds memory itself, which would count twice.
+    """
+    for planned, room in rooms(plan, store):
+        claim = room.memory() if room.memory else None
+        if claim is None:
+            continue
+        from runner.memory import preflight
+
+        if found := preflight.shortage(claim):
+            error = StepError(*found)
+            error.step = planned.step.name
+            raise error
+
+
 def _shortage(step: str, folder: Path, wanted: int) -> list[Problem]:
     fact = shortage(folder, wanted)
     return [Problem(step, fact, command="See what can go: runner store gc")] if fact else []

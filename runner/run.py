@@ -191,6 +191,7 @@ def carry_out(
 ) -> list[Outcome]:
     """Run a plan and leave its folder under `root`; `words` is the command that asked for it."""
     room.outlook(planned, store).insist()
+    room.check_memory(planned, store)
     if planned.lock:
         upkeep.keep_for_lock(store, planned.lock, [each.key for each in planned.steps])
     folder = RunFolder(planned, root, words)

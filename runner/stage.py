@@ -11,6 +11,7 @@ from runner.files import digest
 from runner.options import Fault
 
 if TYPE_CHECKING:
+    from runner.memory.preflight import Claim
     from runner.recipe import Step
 
 Facts = Mapping[str, Any]
@@ -44,13 +45,17 @@ class Room:
     kept     its result, in the store
     work     the most that its draft holds beside that while it works
     outside  a folder outside the store, and the bytes that go there
-    gives    what later steps may reckon with (`bytes`: what it gives, written out whole)
+    gives    what later steps may reckon with (`bytes`: what it gives, written out whole; `origin`:
+             where a model's configuration is found before its weights are there)
+    memory   what it takes of memory, asked for only where the step runs: telling it may need a
+             model's configuration and torch, which a run with nothing to do never loads
     """
 
     kept: int = 0
     work: int = 0
     outside: tuple[Path, int] | None = None
     gives: Facts = field(default_factory=dict)
+    memory: "Callable[[], Claim | None] | None" = None
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ OPTIONS = {
     "process": "weights stopping_strategy shape columns split first on_bad_row filters rules"
     " template template_digest train_on held_out max_length on_long pack audit max_truncated"
     " seed workers",
-    "load": "dtype attention",
+    "load": "dtype attention quantization device_map max_memory trust_remote_code active combine"
+    " merge preflight",
     "adapt": "method rank alpha dropout target_modules layers initialization feedforward_modules"
     " virtual_tokens base double_quantization master_weights merge objective loss beta"
     " label_smoothing sft_weight"
@@ -51,6 +52,7 @@ OPTIONS = {
 }
 UNKEYED = {
     "fetch": "revision path url sha256",
+    "load": "device_map max_memory preflight",
     "adapt": "micro_batch_size gradient_checkpointing loss_limit checkpoint_every"
     " checkpoint_seconds keep_checkpoints devices retries track",
     "evaluate": "batch_size",
@@ -60,7 +62,7 @@ UNKEYED = {
 ROLES = {
     "fetch": "",
     "process": "data tokenizer",
-    "load": "files",
+    "load": "files base adapters",
     "adapt": "model dataset adapter",
     "quantize": "model",
     "generate": "model dataset",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import costs
 import fetching
+import memory
 import processing
 import training
 
@@ -41,9 +42,9 @@ def main() -> None:
                 _command("run", "quickstart"), place, env
             ),
         }
-        processed = "\n".join(processing.page(model)) + "\n"
+        pages = ["\n".join(processing.page(model)) + "\n", memory.page(model)]
     text = _page(whole, record, rows) + _store_page() + fetching.page()
-    text += processed + training.page()
+    text += "".join(pages) + training.page()
     TARGET.write_text(text, encoding="utf-8")
     print(TARGET.read_text(encoding="utf-8"))
 

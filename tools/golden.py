@@ -37,7 +37,7 @@ def stages() -> dict[str, dict[str, Any]]:
 
 
 def _modules(folder: str) -> list[str]:
-    """What rows are made with (`data`), or models are taught with (`training`)."""
+    """What rows (`data`) or models (`models`) are made with, or taught with (`training`)."""
     root = ROOT / "runner"
     return sorted(path.relative_to(root).as_posix() for path in (root / folder).rglob("*.py"))
 
@@ -67,6 +67,7 @@ def _code(stage: str) -> list[str]:
     paths = [f"{name}.py" for name in BORROWED if name in imported]
     paths += FETCHING if stage == "fetch" else []
     paths += _modules("data") if stage in ("process", "generate") else []
+    paths += _modules("models") if stage in ("load", "quantize") else []
     paths += _modules("training") if stage == "adapt" else []
     borrowed = [_parsed(ROOT / "runner" / path) for path in paths]
     return [ast.unparse(each) for each in (tree, *borrowed)]

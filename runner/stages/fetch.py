@@ -145,9 +145,10 @@ def pins(options: Options, *, find: bool) -> Facts:
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
     """A copy of local files; of others the size is known once they are there."""
     if options.path is None:
-        return Room()
+        return Room(gives={"origin": {"repo": options.repo, "commit": options.commit}})
     there = files.size_below(options.path)
-    return Room(kept=there, gives={"bytes": there} | _config(options.path))
+    origin = {"folder": str(options.path)}
+    return Room(kept=there, gives={"bytes": there, "origin": origin} | _config(options.path))
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:
