@@ -1,6 +1,8 @@
 """What tests share: a store of their own, one thread, and the tiny model."""
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that needs a hub starts one and says so
 os.environ["TQDM_DISABLE"] = "1"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick() -> Iterator[None]:
+    """Spare what costs time and is of no use here.
+
+    A collection of garbage does not look through what the libraries have loaded by now. Nothing is
+    synced to the disk: what loses bytes that were written is lost power, and not a dying process
+    (`tests/torture` cuts the power).
+    """
+    gc.collect()
+    gc.freeze()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda fd: None)
+        yield
 
 
 @pytest.fixture(autouse=True)

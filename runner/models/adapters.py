@@ -72,14 +72,6 @@ def combine(
     model.set_adapter(COMBINED, inference_mode=True)
 
 
-def merge(model: Any) -> Any:
-    """The plain model with the active adapter added to its weights (arXiv:2106.09685, 4.1)."""
-    try:
-        return model.merge_and_unload(safe_merge=True).eval()
-    except (AttributeError, NotImplementedError, ValueError) as error:
-        raise StepError(f"the adapter cannot be merged: {error}") from error
-
-
 def _check_whole(name: str, found: Any) -> None:
     for what, keys in (("lacks", found.missing_keys), ("has no place for", found.unexpected_keys)):
         if keys:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from runner import products
+from runner import merging, products
 from runner.errors import StepError
 from runner.memory import preflight
 from runner.memory.preflight import Claim
@@ -52,7 +52,7 @@ def assemble(options: Any, inputs: Mapping[str, Any], note: Note) -> Assembled:
         preflight.refuse(claimed)
     model = opening.open_whole(found, how, note, trust=trust)
     if added:
-        model = _adapted(model, {n: each.folder for n, each in added.items()}, options)
+        model = _adapted(model, {n: each.folder for n, each in added.items()}, options, note)
     return Assembled(
         model,
         _tokenizer(inputs["files"], base, trust=trust),
@@ -103,14 +103,14 @@ def _no_base(adapter: Files) -> StepError:
     )
 
 
-def _adapted(model: Any, folders: Mapping[str, Path], options: Any) -> Any:
+def _adapted(model: Any, folders: Mapping[str, Path], options: Any, note: Note) -> Any:
     model = adapters.put_on(model, folders)
     if options.combine:
         how = options.combine
         adapters.combine(model, how.weights, how.method, how.density)
     elif options.active:
         model.set_adapter(options.active, inference_mode=True)
-    return adapters.merge(model) if options.merge else model
+    return merging.merged(model, note) if options.merge else model
 
 
 def _trusted(options: Any, found: Form, base: Files) -> bool:
