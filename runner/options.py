@@ -161,6 +161,8 @@ def _convert_union(args: tuple[Any, ...], value: Any, where: Where) -> tuple[Any
         if is_dataclass(arg) and isinstance(value, Mapping):
             return None, found
     rest = [arg for arg in args if arg is not type(None)]
+    if isinstance(value, list):  # of what cannot be one, nothing need be said
+        rest = [arg for arg in rest if typing.get_origin(arg) is tuple] or rest
     if len(rest) == 1:
         return convert(rest[0], value, where)
     kinds = " or ".join(describe(arg) for arg in rest)

@@ -448,7 +448,7 @@ OWN = "quantize: {double_quant: true}\n"
         (["adapt.rank=16"], "adapt", {"rank": 16}),
         (["+adapt.rank=16"], "adapt", {"rank": 16}),
         (["++adapt.rank=16"], "adapt", {"rank": 16}),
-        (["~adapt.rank"], "adapt", {"rank": 8}),
+        (["~adapt.rank"], "adapt", {"rank": None}),
         (
             ["adapt.target_modules=[q_proj,v_proj]"],
             "adapt",
@@ -624,7 +624,8 @@ def test_a_number_has_one_key_however_it_is_written(written):
 
 
 def test_a_whole_number_for_a_float_has_the_key_of_the_float():
-    assert keys(BODY, "adapt.alpha=16") == keys(BODY, "adapt.alpha=16.0") == keys(BODY)
+    assert keys(BODY, "adapt.alpha=16") == keys(BODY, "adapt.alpha=16.0")
+    assert keys(BODY, "adapt.weight_decay=0") == keys(BODY)
 
 
 def test_a_preset_that_says_the_default_changes_no_key():

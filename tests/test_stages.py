@@ -321,7 +321,7 @@ def test_a_loss_that_is_not_a_number_stops_training(loaded, dataset, tmp_path):
 def test_quantizing_twice_and_double_quantized_int8_are_refused():
     from types import SimpleNamespace
 
-    before: Any = SimpleNamespace(name="squeeze", stage_name="quantize")
+    before: Any = SimpleNamespace(name="squeeze", stage_name="quantize", options=None)
     found = quantize.check(quantize.Options(), {"model": (before,)})
     assert [fault.fact for fault in found] == [
         "squeeze is quantized already; quantize the model before it."
