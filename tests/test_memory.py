@@ -102,6 +102,15 @@ def test_what_takes_more_is_estimated_as_more(config):
     assert kept.activations < train(config, rank=4, max_length=128).activations
 
 
+def test_on_the_cpu_an_adapter_leaves_gaps_that_full_training_does_not(config):
+    def total(rank, device):
+        use = Training(rank=rank, micro_batch_size=2, max_length=32)
+        return estimate.to_train(config, Held(dtype="float32"), use, device=device).activations
+
+    assert total(4, "cpu") == int(total(4, "cuda") * estimate.FRAGMENTED)
+    assert total(None, "cpu") == total(None, "cuda")
+
+
 def test_the_cache_of_answers_grows_with_their_length(config):
     def answer(new):
         how = Answering(batch_size=3, prompt_length=10, max_new_tokens=new)

@@ -70,6 +70,7 @@ def rows(folder: Path) -> Iterator[tuple[str, int, int]]:
 def page(folder: Path) -> str:
     """The table for docs/figures.md."""
     lines = ["", "## The memory preflight on SmolLM2-135M", ""]
+    lines += [f"What the code says: {estimate.BAND}. The errors here are those of this run.", ""]
     lines += ["| case | estimated | measured | error |", "|---|---|---|---|"]
     for name, guess, real in rows(folder):
         error = f"{guess / real - 1:+.1%}"

@@ -25,10 +25,10 @@ class Claim:
     try_instead: Sequence[str] = ()
 
 
-def shortage(claim: Claim, share: float = 1.0) -> tuple[str, str] | None:
+def shortage(claim: Claim) -> tuple[str, str] | None:
     """The fact and the advice, where a claim is more than its device has free."""
     room = hardware.free_memory(claim.device)
-    needed = int(claim.estimate.needed * share)
+    needed = claim.estimate.needed
     needed += LIBRARIES if claim.device == "cpu" else 0
     if room is None or needed <= room:
         return None
