@@ -99,8 +99,8 @@ class Lesson:
         self.options = replace(self.options, **changes)
         taught = taught if taught is not None else model()
         torch.manual_seed(self.options.seed)
-        taught = methods.attach(taught, self.options)
         self._measured, self.notes = Metrics(self.folder / "metrics.jsonl"), []
+        taught = methods.attach(taught, self.options, self.notes.append)
         self._done = 0
         try:
             self.facts = loop.train(taught, Tokenizer(), self.data, self.options, self.context())

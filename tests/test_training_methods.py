@@ -128,7 +128,7 @@ def context(folder: Path) -> Context:
 def dataset(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> products.Dataset:
     folder = tmp_path_factory.mktemp("data")
     make_data(folder / "rows.jsonl")
-    inputs = {"data": Files(folder), "tokenizer": Files(tiny_model)}
+    inputs = {"data": {"fetch.data": Files(folder)}, "tokenizer": Files(tiny_model)}
     return process.run(process.Options(held_out=8), inputs, context(tmp_path_factory.mktemp("p")))
 
 
@@ -148,7 +148,7 @@ def trained(dataset: products.Dataset, tmp_path: Path) -> Any:
     """Trains a model for a few steps."""
 
     def run(model: Model, adapter: Path | None = None, **options: Any) -> Model:
-        settings = {"max_steps": 3, "batch_size": 4, "learning_rate": 1e-2, **options}
+        settings = {"max_steps": 3, "effective_batch_size": 4, "learning_rate": 1e-2, **options}
         inputs: dict[str, Any] = {"model": model, "dataset": dataset}
         inputs |= {"adapter": Files(adapter)} if adapter else {}
         made = context(tmp_path / "a")
@@ -542,7 +542,8 @@ def _first_step(model: Any, note: Any) -> None:
 
     ids = torch.arange(24).reshape(2, 12)
     model(input_ids=ids, labels=ids).loss.backward()
-    gradients.check(note).on_pre_optimizer_step(None, None, None, model=model)
+    state = SimpleNamespace(global_step=0, max_steps=1)
+    gradients.check(note).on_pre_optimizer_step(None, state, None, model=model)
 
 
 # --- merging
@@ -784,7 +785,7 @@ def test_an_adapter_names_the_repository_that_its_base_came_from(dataset, tiny_m
     source = Files(tiny_model, reference)
     loaded = load.run(load.Options(dtype="float32"), {"files": source}, context(tmp_path / "l"))
     inputs = {"model": loaded, "dataset": dataset}
-    made = adapt.run(Options(max_steps=1, batch_size=4), inputs, context(tmp_path / "a"))
+    made = adapt.run(Options(max_steps=1, effective_batch_size=4), inputs, context(tmp_path / "a"))
     folder = kept(made, tmp_path / "k")
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "user/model"

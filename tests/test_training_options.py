@@ -56,14 +56,14 @@ def test_the_defaults_contradict_nothing(no_gpu):
 
 def test_what_the_machine_decides_is_decided_before_the_key_is_made(monkeypatch):
     monkeypatch.setattr(hardware, "gpus", lambda: ())
-    decided = checks.resolve(Options(), {})
+    decided = checks.resolve(Options())
     assert (decided.precision, decided.kernels) == ("as_loaded", "torch")
     monkeypatch.setattr(hardware, "gpus", lambda: (H100,))
     monkeypatch.setattr(hardware, "computes_bfloat16", lambda: True)
     monkeypatch.setattr(checks, "_has_liger", lambda: True)
-    decided = checks.resolve(Options(), {})
+    decided = checks.resolve(Options())
     assert (decided.precision, decided.kernels) == ("bfloat16", "liger")
-    assert checks.resolve(Options(precision="as_loaded", kernels="torch"), {}).kernels == "torch"
+    assert checks.resolve(Options(precision="as_loaded", kernels="torch")).kernels == "torch"
 
 
 @pytest.mark.parametrize(

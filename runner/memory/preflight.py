@@ -12,8 +12,8 @@ from runner.files import human_bytes
 from runner.memory.estimate import Estimate
 
 LIBRARIES = 600_000_000
-"""Bytes that Python, torch and transformers take on the CPU beside every tensor: measured 0.5 to
-0.6 GB by tools/memory.py."""
+"""Bytes that Python, torch and transformers take on the CPU beside every tensor; 0.5 GB were seen
+before anything was loaded."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,8 @@
 """Teach a model by training an adapter, or all its weights, on the trained tokens of a dataset."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +57,18 @@ def resolve(options: Options, locked: Facts) -> Options:
 
 
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
-    """What is trained, and with AdamW's two averages in every checkpoint.
+    """What is trained, with AdamW's two averages in every checkpoint; and the memory of a step.
 
     StepError where a layer that is named is not among the model's, if its config is known by now.
     """
-    return sizes.room(options, inputs["model"])
+    room = sizes.room(options, inputs["model"])
+    return replace(room, memory=partial(_claim, options, inputs["model"], inputs["dataset"]))
+
+
+def _claim(options: Options, model: Facts, dataset: Facts) -> Any:
+    from runner.training import claims
+
+    return claims.claim(options, model, dataset)
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Model:

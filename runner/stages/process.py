@@ -156,7 +156,8 @@ def _rules(options: Options) -> tuple[dict[str, Any], ...]:
 
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
     """At least the text itself."""
-    return Room(kept=inputs["data"].get("bytes", 0) if options.first is None else 0)
+    most = {"max_length": options.max_length}
+    return Room(gives=most, kept=inputs["data"].get("bytes", 0) if options.first is None else 0)
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Dataset:

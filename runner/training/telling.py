@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runner.stage import Context
-from runner.training import health, objectives
+from runner.training import health, objectives, world
 from runner.training.saving import Saver
 from runner.training.settings import Options
 
@@ -49,6 +49,11 @@ class Telling:
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The clock of the rates begins."""
         self.began, self.tokens_before = time.monotonic(), state.num_input_tokens_seen
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Before the first step nothing is learned, so that nothing is lost."""
+        if not state.global_step and world.size() == 1:
+            self.context.stop_here()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Ask for what is to be done before the next step."""

@@ -1,4 +1,4 @@
-"""A check in the first training step: whatever is trained gets a gradient."""
+"""A check in the first training steps: whatever is trained gets a gradient."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 from runner.errors import StepError, listing
 
 SHOWN = 3
+STEPS = 3
+"""Steps from the first on in which a gradient must come; the rows of one may leave out a part."""
 
 
 def check(note: Callable[[str], None]) -> Any:
@@ -17,18 +19,19 @@ def check(note: Callable[[str], None]) -> Any:
     """
     from transformers import TrainerCallback
 
-    class Check(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
-        done = False
+    reached: dict[str, bool] = {}
 
+    class Check(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         def on_pre_optimizer_step(
             self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
         ) -> None:
-            if self.done or not hasattr(model, "peft_config"):
+            done, last = state.global_step, min(STEPS, state.max_steps) - 1
+            if done > last or not hasattr(model, "peft_config"):
                 return
-            reached = dict(_reached(model))
-            self.done = any(reached.values())
+            for name, is_reached in _reached(model):
+                reached[name] = reached.get(name, False) or is_reached
             missed = [name for name, is_reached in reached.items() if not is_reached]
-            if self.done and missed:
+            if done == last and 0 < len(missed) < len(reached):
                 _report(missed, len(reached), model, note)
 
     return Check()

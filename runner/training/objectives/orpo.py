@@ -42,6 +42,7 @@ def trainer(
     }
     made = bare.build(watched(_kind()), settings)
     made.beta = options.beta
+    made.label_names, made.can_return_loss = [], True  # a loss without a column of that name
     return made
 
 
