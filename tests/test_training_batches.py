@@ -10,9 +10,9 @@ from lessons import LENGTHS, OPTIONS, Lesson, adapter, dataset, distance, model,
 
 from runner.data import pack
 from runner.errors import StepError
-from runner.training import batches
+from runner.training import batches, loss, methods
 from runner.training.batches import Order
-from runner.training.weighted import weighted_loss
+from runner.training.settings import Options
 
 
 def test_every_epoch_sees_every_row_once_in_an_order_of_its_own():
@@ -112,16 +112,42 @@ def test_the_loss_of_a_step_is_the_mean_of_its_trained_tokens(tmp_path):
     assert lesson.metrics[0]["tokens"] == sum(LENGTHS[:4])
 
 
+def batch(**more):
+    """Two rows, of which some tokens are trained."""
+    labels = torch.tensor([[-100, -100, -100, 3, 4], [-100, -100, 5, 6, 0]])
+    return {"input_ids": labels.clamp(min=0), "labels": labels, **more}
+
+
 def test_the_weighted_loss_is_its_formula():
-    logits, weights = torch.randn(2, 5, 7), torch.rand(2, 5)
-    labels = torch.tensor([[1, 2, -100, 3, 4], [-100, -100, 5, 6, 0]])
-    expected = 0.0
+    taught, weights = model(), torch.rand(2, 5)
+    given = batch(weights=weights)
+    logits, expected = taught(given["input_ids"]).logits.detach(), 0.0
     for row in range(2):
         for at in range(1, 5):
-            if labels[row, at] != -100:
-                probability = torch.softmax(logits[row, at - 1], 0)[labels[row, at]]
+            if given["labels"][row, at] != -100:
+                probability = torch.softmax(logits[row, at - 1], 0)[given["labels"][row, at]]
                 expected -= float(weights[row, at]) * math.log(float(probability))
-    assert float(weighted_loss(logits, labels, weights, 2.5)) == pytest.approx(expected / 2.5)
+    found, outputs = loss.trained_loss(taught, given, 2.5)
+    assert found.item() == pytest.approx(expected / 2.5, rel=1e-5)
+    assert outputs.logits.shape[1] == 3  # of 5: the second token and what follows the last are not
+
+
+@pytest.mark.parametrize("kind", ["plain", "lora", "prompt", "prefix", "other"])
+def test_the_loss_and_its_gradients_are_those_of_transformers(kind, monkeypatch):
+    torch.manual_seed(0)
+    taught = model()
+    if kind == "other":  # a model that cannot leave logits out
+        monkeypatch.setattr(loss, "takes_places", lambda model: False)
+    elif kind != "plain":
+        rank = {"rank": 2} if kind == "lora" else {"virtual_tokens": 3}
+        taught = methods.attach(taught, Options(method=kind, **rank), print)
+    given, gradients = batch(), []
+    theirs = taught(**given, num_items_in_batch=torch.tensor(7.0)).loss
+    for found in (theirs, loss.trained_loss(taught, given, 7.0)[0]):
+        assert found.item() == pytest.approx(theirs.item(), rel=1e-6)
+        trained = [each for each in taught.parameters() if each.requires_grad]
+        gradients.append(torch.autograd.grad(found, trained))
+    assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(*gradients, strict=True))
 
 
 @pytest.mark.parametrize("join", [False, True])

@@ -9,10 +9,10 @@ from runner.errors import StepError
 from runner.options import Fault
 from runner.products import Dataset
 from runner.training import batches
+from runner.training.loss import OfTrained
 from runner.training.objectives import rows
 from runner.training.settings import Options
 from runner.training.watch import watched
-from runner.training.weighted import Weighted
 
 ROWS = rows.TOKENS
 OPTIONS: Mapping[str, Any] = {}
@@ -34,19 +34,16 @@ def trainer(
     arguments: Mapping[str, Any],
     callbacks: Sequence[Any],
 ) -> Any:
-    """transformers' own Trainer."""
-    from transformers import Trainer, TrainingArguments
+    """transformers' own Trainer, with a loss that is only computed where it counts."""
+    from transformers import TrainingArguments
 
     is_packed = "position_ids" in dataset.train.column_names
     if is_packed and pack.crosses(model):
         raise StepError(
             "this model lets packed rows see one another.", "Leave them apart: process.pack=false"
         )
-    kind: type = Trainer
-    if "weights" in dataset.train.column_names:
-        kind = type("WeightedTrainer", (Weighted, Trainer), {})
     joins = not is_packed and _joins(options, model)
-    return watched(kind)(
+    return watched(_kind(options, dataset))(
         model=model,
         args=TrainingArguments(**arguments),
         train_dataset=_columns(dataset.train),
@@ -54,6 +51,16 @@ def trainer(
         data_collator=partial(_collate, pad=tokenizer.pad_token_id, joins=joins),
         callbacks=list(callbacks),
     )
+
+
+def _kind(options: Options, dataset: Dataset) -> type:
+    """Liger's kernels never hold all logits either, but know no weights."""
+    from transformers import Trainer
+
+    base: type = Trainer
+    if options.kernels == "liger" and "weights" not in dataset.train.column_names:
+        return base
+    return type("OfTrainedTrainer", (OfTrained, base), {})
 
 
 def _joins(options: Options, model: Any) -> bool:
