@@ -465,14 +465,6 @@ def test_chats_and_pairs_are_no_dataset_together(here):
         here.run(held_out=0)
 
 
-def test_adapt_refuses_preferences_in_one_line(here):
-    here.write(*pairs(4))
-    made = here.run(held_out=0)
-    loaded = load.run(load.Options(dtype="float32"), {"files": Files(here.model)}, here.context())
-    with pytest.raises(StepError, match="its dataset is of the kind preference"):
-        adapt.run(adapt.Options(), {"model": loaded, "dataset": made}, here.context())
-
-
 def test_pairs_are_shown_with_what_is_chosen_and_what_is_rejected(here):
     here.write(*pairs(2))
     tokenizer = products.open_tokenizer(here.model)

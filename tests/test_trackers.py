@@ -28,7 +28,7 @@ def train(model, folder, until=None, **options):
         about=about,
     )
     context.draft.mkdir(parents=True, exist_ok=True)
-    settings = {"rank": 2, "batch_size": 4, "max_steps": 6, "devices": 1, **options}
+    settings = {"rank": 2, "effective_batch_size": 4, "max_steps": 6, "devices": 1, **options}
     inputs = {"model": open_model(model), "dataset": dataset()}
     try:
         adapt.run(adapt.Options(**settings), inputs, context)

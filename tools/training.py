@@ -27,7 +27,7 @@ from runner.files import human_bytes
 TOOLS = Path(__file__).parent
 ROWS = int(os.environ.get("TRAIN_ROWS", "96"))
 ROUNDS = int(os.environ.get("TRAIN_ROUNDS", "2"))
-BATCH, RANK, LENGTH, LEARNING_RATE, WARMUP = 8, 8, 1024, 2e-4, 5
+BATCH, RANK, LENGTH, LEARNING_RATE, WARMUP = 8, 8, 1024, 2e-4, 2
 STEPS = ROWS // BATCH
 SETTLED = 2
 """Steps that do not count: memory is asked for and kernels are chosen in them."""
@@ -104,15 +104,14 @@ class Bench:
         """Both in turn."""
         costs: dict[str, list[Cost]] = {"`runner run`": [], "TRL": []}
         for number in range(ROUNDS):
-            costs["`runner run`"].append(self._ours(settings, number))
+            costs["`runner run`"].append(self._ours(settings))
             costs["TRL"].append(self._theirs(settings, number))
         return {name: Cost.median(found) for name, found in costs.items()}
 
-    def _ours(self, settings: str, number: int) -> Cost:
+    def _ours(self, settings: str) -> Cost:
         same = ["adapt.gradient_checkpointing=false"] if settings == "same" else []
         runs = {*self.folder.glob("runs/*/*")}
-        command = [sys.executable, "-m", "runner", "run", "bench.yaml", *same]
-        command += ["--fresh", "adapt"] if number else []
+        command = [sys.executable, "-m", "runner", "run", "bench.yaml", *same, "--fresh", "adapt"]
 
         def lines() -> int:
             found = next(iter({*self.folder.glob("runs/*/*")} - runs), None)

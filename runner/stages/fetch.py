@@ -173,11 +173,19 @@ def save(product: Files, folder: Path) -> None:
 def restore(folder: Path, inputs: Mapping[str, Any]) -> Files:
     """The files where they lie; of a Hub repository, those that were asked for."""
     if not (folder / REFERENCE).exists():
-        return Files(folder / FILES)
+        return Files(folder / FILES, _origin(inputs))
     from runner.sources.hub import reference as hub_reference
 
     reference = files.read_json(folder / REFERENCE)
     return Files(hub_reference.view(reference, folder.with_name("view")), reference)
+
+
+def _origin(inputs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The repository and commit of files that came from the Hub in a bundle."""
+    options = getattr(inputs, "options", None)
+    if options is None or options.repo is None:
+        return None
+    return {"repo": options.repo, "commit": options.commit}
 
 
 def stale(options: Options, folder: Path, facts: Facts) -> str | None:
