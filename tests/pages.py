@@ -113,10 +113,15 @@ def _tokenizer(folder: Path, word: str) -> None:
 
 
 def _dataset(folder: Path, _: str) -> None:
+    ids, labels = [0, 2, 3, 5, 1], [-100, -100, -100, 5, 1]
+    write_rows(folder, {"input_ids": [ids] * 6, "labels": [labels] * 6})
+
+
+def write_rows(folder: Path, columns: dict[str, list[Any]]) -> None:
+    """Rows to train on, as the product of a process step has them."""
     import pyarrow as pa
 
-    ids, labels = [0, 2, 3, 5, 1], [-100, -100, -100, 5, 1]
-    table = pa.table({"input_ids": [ids] * 6, "labels": [labels] * 6})
+    table = pa.table(columns)
     path = str(folder / "train.arrow")
     with pa.OSFile(path, "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)

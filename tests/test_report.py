@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import borrower, recipe, source, step
-from pages import make_run, measured
+from pages import make_run, measured, write_rows
 
 from runner import cli, hardware, run
 from runner.errors import RecipeError, StepError
@@ -109,6 +109,26 @@ def test_a_report_has_every_section_and_what_belongs_there(tmp_path):
     assert places == sorted(places)
     assert page.tags.count("svg") == 6
     check_loads_nothing(page)
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (
+            {"prompt_ids": [[0, 2]], "chosen_ids": [[5, 1]], "rejected_ids": [[3, 1]]},
+            "<mark>plain<|end|></mark><del>it<|end|></del>",
+        ),
+        (
+            {"prompt_ids": [[0, 2]], "completion_ids": [[3, 1]], "label": [False]},
+            "<del>it<|end|></del>",
+        ),
+    ],
+)
+def test_what_is_wanted_and_what_is_not_are_told_apart(columns, shown, tmp_path):
+    made = make_run(tmp_path)
+    write_rows(made / "products" / "process", columns)
+    source = Page(html.write(made)).source
+    assert shown.replace("<|", "&lt;|").replace("|>", "|&gt;") in source.replace(" ", "")
 
 
 def test_nothing_in_a_run_can_bring_its_own_html(tmp_path):

@@ -485,6 +485,10 @@ def facts(**given: Any) -> list[str]:
             {"objective": "kto", "effective_batch_size": 1},
             "kto compares an answer with those of other rows in its batch.",
         ),
+        (
+            {"objective": "kto", "micro_batch_size": 2},
+            "kto compares the rows that are in memory at once, so these must be the whole batch.",
+        ),
         ({"objective": "grpo"}, "grpo needs a function that scores what is written."),
     ],
 )

@@ -23,11 +23,14 @@ class Bar:
 
 @dataclass(frozen=True)
 class ShownRow:
-    """A row as text: stretches that are trained or not, and the tokens that are left out."""
+    """A row as text, in stretches, and the tokens that are left out.
+
+    A stretch is "trained", "rejected" (the worse answer of a pair, or a bad one) or "" (neither).
+    """
 
     tokens: int
     left_out: int
-    stretches: Sequence[tuple[bool, str]]
+    stretches: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -91,14 +94,29 @@ def _shown(run: Run, step: StepRow) -> list[ShownRow]:
     product, decode = run.product(step.name), _decoder(run, step)
     if product is None or decode is None or not (product / "train.arrow").is_file():
         return []
-    found = (row for row in rows.first(product, ROWS) if {"input_ids", "labels"} <= {*row})
-    return [_shown_row(row["input_ids"], row["labels"], decode) for row in found]
+    found = rows.first(product, ROWS)
+    return [_shown_row(row, decode) for row in found if {"input_ids", "prompt_ids"} & {*row}]
 
 
-def _shown_row(ids: Sequence[int], labels: Sequence[int], decode: rows.Decode) -> ShownRow:
+def _shown_row(row: Mapping[str, Any], decode: rows.Decode) -> ShownRow:
+    if "prompt_ids" in row:
+        return _shown_preference(row, decode)
+    ids, labels = row["input_ids"], row["labels"]
     stretches = rows.stretches(ids[:TOKENS], labels[:TOKENS], decode)
-    shown = [(trained, presentable(text)) for trained, text in stretches]
+    shown = [("trained" if trained else "", presentable(text)) for trained, text in stretches]
     return ShownRow(len(ids), max(0, len(ids) - TOKENS), shown)
+
+
+def _shown_preference(row: Mapping[str, Any], decode: rows.Decode) -> ShownRow:
+    """The prompt and its answers, the better one before the worse."""
+    if "label" in row:
+        answers = [("trained" if row["label"] else "rejected", row["completion_ids"])]
+    else:
+        answers = [("trained", row["chosen_ids"]), ("rejected", row["rejected_ids"])]
+    parts = [("", row["prompt_ids"]), *answers]
+    shown = [(kind, presentable(decode(ids[:TOKENS]))) for kind, ids in parts]
+    left_out = sum(max(0, len(ids) - TOKENS) for _, ids in parts)
+    return ShownRow(sum(len(ids) for _, ids in parts), left_out, shown)
 
 
 def _decoder(run: Run, step: StepRow) -> rows.Decode | None:

@@ -39,6 +39,8 @@ def fit(options: Options, model: Any, lengths: Sequence[int]) -> Fit:
     checkpointing = plain < wanted if chosen == "auto" else bool(chosen)
     if not hardware.gpus() and chosen == "auto":
         checkpointing = False
+    if options.objective == "kto":  # whose rows are compared with the others in memory
+        return Fit(effective, checkpointing)
     if options.micro_batch_size is not None:
         return Fit(options.micro_batch_size, checkpointing)
     rows = _rows(model, longest, checkpointing=checkpointing)

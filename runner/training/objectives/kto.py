@@ -26,6 +26,9 @@ def check(options: Options) -> list[Fault]:
     if options.effective_batch_size < 2:
         fact = "kto compares an answer with those of other rows in its batch."
         faults.append(Fault(("effective_batch_size",), fact, "Set at least 2."))
+    if options.micro_batch_size not in (None, options.effective_batch_size):
+        fact = "kto compares the rows that are in memory at once, so these must be the whole batch."
+        faults.append(Fault(("micro_batch_size",), fact, "Leave it out."))
     if options.beta == 0:
         faults.append(Fault(("beta",), "with a beta of 0, kto learns nothing."))
     return faults
