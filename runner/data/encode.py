@@ -1,9 +1,7 @@
 """Shards of rows to shards of tokens, side by side, each one once and whole."""
 
-import ctypes
 import json
 import os
-import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -14,7 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from runner import files, products
+from runner import child, files, products
 from runner.data.masks.answers import Answered, encode_answers
 from runner.data.masks.mask import ROLES, Encoded, Encoder, MaskError, OnLong, TooLong, TrainOn
 from runner.data.rows import Example, rows_of
@@ -27,7 +25,6 @@ BATCH = 512
 WORTH_IT = 20_000
 """Rows from which a second process has earned its start."""
 PLACES_SHOWN = 3
-PR_SET_PDEATHSIG = 1
 Tokens = Encoded | Answered
 
 
@@ -75,20 +72,10 @@ def _done(jobs: Sequence[Job], workers: int) -> Iterator[None]:
         return
     spawn = get_context("spawn")
     with ProcessPoolExecutor(
-        workers, mp_context=spawn, initializer=_serve, initargs=(os.getpid(),)
+        workers, mp_context=spawn, initializer=child.serve, initargs=(os.getpid(),)
     ) as pool:
         for _ in pool.map(encode_shard, jobs):
             yield
-
-
-def _serve(parent: int) -> None:
-    """Leave signals to the parent, and end with it, however that ends."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    if hasattr(ctypes.CDLL(None), "prctl"):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def encode_shard(job: Job) -> None:
