@@ -64,7 +64,7 @@ def moment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(tmp_path_factory: pytest.TempPathFactory, moment: Path) -> Place:
     """An undisturbed run of the quickstart."""
     made = Place(tmp_path_factory.mktemp("quickstart"))
-    process = made.start()
+    process = made.start("adapt.checkpoint_every=20")
     while made.steps_at() < 45 and process.poll() is None:
         time.sleep(0.05)
     for name in ("drafts", "entries"):

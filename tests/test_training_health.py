@@ -8,7 +8,7 @@ import torch
 from lessons import OPTIONS, Lesson, adapter, dataset, distance, model, rows
 
 from runner.errors import StepError
-from runner.training import health
+from runner.training import health, loss
 
 ERRORS = {
     "gpu": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -102,24 +102,30 @@ def test_another_error_is_not_taken_for_one_of_memory(tmp_path):
     assert lesson.notes == []
 
 
+@pytest.fixture
+def spoil(monkeypatch):
+    """Has the loss of every step multiplied by what a function says of the step's number."""
+
+    def spoil(factor):
+        right, steps = loss.trained_loss, []
+
+        def spoilt(taught, *rest):
+            found, outputs = right(taught, *rest)
+            steps.extend([1] * taught.training)
+            return found * (factor(len(steps)) if taught.training else 1), outputs
+
+        monkeypatch.setattr(loss, "trained_loss", spoilt)
+
+    return spoil
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_names_the_step_and_its_rows(tmp_path, value):
-    taught, steps = model(), []
-    forward = taught.forward
-
-    def failing(*args, **rest):
-        out = forward(*args, **rest)
-        if taught.training:
-            steps.append(1)
-            if len(steps) == 4:
-                out["loss"] = out["loss"] * value
-        return out
-
-    taught.forward = failing
+def test_a_loss_that_is_no_number_names_the_step_and_its_rows(tmp_path, value, spoil):
+    spoil(lambda step: value if step == 4 else 1)
     data = dataset(rows())
     lesson = Lesson(tmp_path, OPTIONS, data)
     with pytest.raises(StepError, match=f"the loss is {value} at step 4") as raised:
-        lesson.run(taught)
+        lesson.run()
     assert "lower adapt.learning_rate" in raised.value.command
     number = int(raised.value.fact.split("rows: ")[1].split(" ")[0])
     ids = data.train[number]["input_ids"]
@@ -160,21 +166,11 @@ def test_a_loss_that_explodes_stops_the_training():
     health.check_explosion([0.01] * 30 + [0.9] * 5, 10, 35)
 
 
-def test_a_training_that_explodes_is_stopped_and_goes_on_when_told_so(tmp_path):
-    taught, steps = model(), []
-    forward = taught.forward
-
-    def exploding(*args, **rest):
-        out = forward(*args, **rest)
-        if taught.training:
-            steps.append(1)
-            out["loss"] = out["loss"] * (50 if len(steps) > 12 else 1)
-        return out
-
-    taught.forward = exploding
+def test_a_training_that_explodes_is_stopped_and_goes_on_when_told_so(tmp_path, spoil):
+    spoil(lambda step: 50 if 12 < step <= 17 else 1)
     lesson = Lesson(tmp_path, replace(OPTIONS, max_steps=20))
     with pytest.raises(StepError, match=r"the loss explodes: .* at step 17"):
-        lesson.run(taught)
+        lesson.run()
     assert lesson.checkpoints().newest()[0] == 17
     lesson.run(loss_limit=None)
     assert lesson.facts["steps"] == 20

@@ -19,7 +19,7 @@ from runner.stages import adapt, load
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
-RECIPE = "defaults: [/recipe, /fetch: smollm2-135m, _self_]\nname: only\nsteps: [fetch]\n"
+RECIPE = "defaults: [/fetch: smollm2-135m, _self_]\nname: only\nsteps: [fetch]\n"
 
 
 @pytest.fixture(scope="module")

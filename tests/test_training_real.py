@@ -72,7 +72,7 @@ def test_a_method_teaches_the_real_model_and_merges_into_base_plus_adapter(metho
         method=method,
         learning_rate=RATES[method],
         max_steps=20,
-        batch_size=4,
+        effective_batch_size=4,
         checkpoint_every=100,
     )
     base = opened(folder)

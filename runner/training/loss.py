@@ -46,7 +46,7 @@ def trained_loss(model: Any, inputs: Mapping[str, Any], divisor: Any) -> tuple[A
 
 def takes_places(model: Any) -> bool:
     """Whether the model computes logits of chosen places alone."""
-    return TAKES in inspect.signature(_plain(model).forward).parameters
+    return TAKES in inspect.signature(type(_plain(model)).forward).parameters
 
 
 def _plain(model: Any) -> Any:
