@@ -2,7 +2,7 @@
 PYTHON ?= python
 TORCH ?= torch==2.13.0
 
-.PHONY: check test fast lint latest test-s3 test-olah test-report test-trackers gpu bench torture torture-train readme golden
+.PHONY: check test fast lint latest test-s3 test-olah test-report test-trackers long gpu bench torture torture-train readme golden
 
 check: test lint
 
@@ -55,6 +55,10 @@ test-trackers:
 	$(PYTHON) -c "import site; print(*site.getsitepackages(), sep='\n')" > $$(echo .venv-trackers/lib/python3*/site-packages)/outer.pth
 	.venv-trackers/bin/python -m pip install -q $(TRACKERS)
 	.venv-trackers/bin/python -m pytest -rs tests/test_trackers.py
+
+# The real model taught by more methods and objectives than the tests of every day have time for.
+long:
+	$(PYTHON) -m pytest -m long
 
 gpu:
 	$(PYTHON) -m pytest -m gpu -rA

@@ -16,7 +16,7 @@ from runner.products import Dataset, Files
 from runner.stage import Context
 from runner.stages import adapt, load
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(900)]
 
 ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 RECIPE = "defaults: [/fetch: smollm2-135m, _self_]\nname: only\nsteps: [fetch]\n"
