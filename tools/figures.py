@@ -12,6 +12,7 @@ from pathlib import Path
 
 import costs
 import fetching
+import reporting
 
 from runner import __version__, hardware
 from runner.files import human_bytes
@@ -27,7 +28,8 @@ def main() -> None:
         begun = time.perf_counter()
         _call(["run", "quickstart"], place, env)
         whole = time.perf_counter() - begun
-        record = json.loads(next(Path(place).glob("runs/*/*/record.json")).read_text())
+        folder = next(Path(place).glob("runs/*/*"))
+        record = json.loads((folder / "record.json").read_text())
         rows = {
             "`python -c pass`": _median([sys.executable, "-c", "pass"], place, env),
             "`runner --version`": _median(_command("--version"), place, env),
@@ -38,7 +40,8 @@ def main() -> None:
                 _command("run", "quickstart"), place, env
             ),
         }
-    text = _page(whole, record, rows) + _store_page() + fetching.page()
+        report = reporting.page(folder, env)
+    text = _page(whole, record, rows) + report + _store_page() + fetching.page()
     TARGET.write_text(text, encoding="utf-8")
     print(TARGET.read_text(encoding="utf-8"))
 
