@@ -14,6 +14,7 @@ import costs
 import fetching
 import memory
 import processing
+import reporting
 import training
 
 from runner import __version__, hardware
@@ -31,7 +32,8 @@ def main() -> None:
         _call(["run", "quickstart"], place, env)
         whole = time.perf_counter() - begun
         model = next(Path(place).glob("store/entries/*/product/**/tokenizer.json")).parent
-        record = json.loads(next(Path(place).glob("runs/*/*/record.json")).read_text())
+        folder = next(Path(place).glob("runs/*/*"))
+        record = json.loads((folder / "record.json").read_text())
         rows = {
             "`python -c pass`": _median([sys.executable, "-c", "pass"], place, env),
             "`runner --version`": _median(_command("--version"), place, env),
@@ -43,7 +45,8 @@ def main() -> None:
             ),
         }
         pages = ["\n".join(processing.page(model)) + "\n", memory.page(model)]
-    text = _page(whole, record, rows) + _store_page() + fetching.page()
+        report = reporting.page(folder, env)
+    text = _page(whole, record, rows) + report + _store_page() + fetching.page()
     text += "".join(pages) + training.page()
     TARGET.write_text(text, encoding="utf-8")
     print(TARGET.read_text(encoding="utf-8"))

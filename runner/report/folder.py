@@ -1,8 +1,8 @@
 """What a run's folder says of the run, for those who show it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +97,11 @@ class Run:
         """What a step has measured, in this run or in the one that made its result."""
         own = [row for row in self._own_rows if row.get("of") == step]
         kept = self.folder / "metrics" / f"{step}.jsonl"
-        return metrics.current([presentable(row) for row in metrics.read(kept)] or own)
+        return metrics.current(_presentable_names(metrics.read(kept)) or own)
 
     @cached_property
     def _own_rows(self) -> list[Row]:
-        return [presentable(row) for row in metrics.read(self.folder / metrics.NAME)]
+        return _presentable_names(metrics.read(self.folder / metrics.NAME))
 
     @property
     def _done(self) -> dict[str, Any]:
@@ -159,6 +159,12 @@ def presentable(value: Any, here: Path | None = None) -> Any:
     """A value for people's eyes: secrets hidden, paths from `here` on or from the user's home."""
     shorter = {f"{here}/": "", str(Path.home()): "~"} if here else {str(Path.home()): "~"}
     return _shortened(masked(value), {old: new for old, new in shorter.items() if len(old) > 2})
+
+
+def _presentable_names(rows: Iterable[Row]) -> list[Row]:
+    """Rows of figures, thousands with a few names; of their values only numbers are shown."""
+    shown = cache(presentable)
+    return [{shown(name): value for name, value in row.items()} for row in rows]
 
 
 def _shortened(value: Any, shorter: Mapping[str, str]) -> Any:
