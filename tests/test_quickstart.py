@@ -131,7 +131,7 @@ def test_the_quickstart_killed_in_training_and_after_ends_with_the_same_bytes(pl
         logs = sorted(moment.glob("runs/quickstart/*/log.txt"))
         return bool(logs) and f" {step}: run" in logs[-1].read_text()
 
-    killed(lambda: broken.steps_at() >= 25)
+    killed(lambda: broken.steps_at() >= 65)
     killed(lambda: begun("quantize"))
     broken.run()
     log = "".join(path.read_text() for path in sorted(moment.glob("runs/quickstart/*/log.txt")))
