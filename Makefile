@@ -45,7 +45,9 @@ test-olah: .venv-olah/$(OLAH)
 
 # Reports in headless Chromium; the pictures are left in build/report to be looked at.
 test-report:
+	mkdir -p build
 	$(PYTHON) -m pytest -m browser -rs --basetemp build/report
+
 # Experiment trackers, installed on top of this environment's libraries without touching them.
 # make test-trackers TRACKERS="tensorboard trackio wandb mlflow" takes all, some 500 MB.
 TRACKERS = tensorboard
