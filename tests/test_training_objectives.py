@@ -17,6 +17,7 @@ from runner.stage import Context
 from runner.stages import adapt, evaluate, generate, load, quantize, save
 from runner.training import objectives
 from runner.training.objectives import dpo, grpo, kto, orpo, rewards
+from runner.training.objectives.given import Given
 from runner.training.settings import Options, Reward
 
 SCORER = """
@@ -164,7 +165,14 @@ def whole_trainer(
         "seed": options.seed,
     }
     return objectives.trainer(
-        options, model.model, model.tokenizer, dataset, arguments, list(callbacks)
+        Given(
+            options=options,
+            model=model.model,
+            tokenizer=model.tokenizer,
+            dataset=dataset,
+            arguments=arguments,
+            callbacks=list(callbacks),
+        )
     )
 
 

@@ -1,11 +1,12 @@
 """Adapters on a base: one or several, weighed against one another, merged into the weights."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from runner import files
 from runner.errors import StepError
+from runner.models import opening
 from runner.models.form import ADAPTER
 from runner.products import Files
 
@@ -76,9 +77,4 @@ def _check_whole(name: str, found: Any) -> None:
     for what, keys in (("lacks", found.missing_keys), ("has no place for", found.unexpected_keys)):
         if keys:
             subject = f"the adapter {name}" if what == "lacks" else "the base"
-            raise StepError(f"{subject} {what} {_some(sorted(keys))}.")
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+            raise StepError(f"{subject} {what} {opening.some(keys)}.")

@@ -14,6 +14,7 @@ from runner.stage import Context
 from runner.training import batches, fitting, health, objectives, state, trackers, world
 from runner.training.arguments import arguments
 from runner.training.methods import gradients
+from runner.training.objectives.given import Given
 from runner.training.saving import Saver
 from runner.training.settings import Options
 from runner.training.telling import Memory, Telling, callback
@@ -41,7 +42,16 @@ def train(
     told = [telling, gradients.check(context.note), *trackers.callbacks(options, context)]
     wanted = arguments(options, saver.folder, _steps(options, order), fit)
     with _as_it_was(model, fit), _deterministic(options):
-        trainer = objectives.trainer(options, model, tokenizer, dataset, wanted, told)
+        trainer = objectives.trainer(
+            Given(
+                options=options,
+                model=model,
+                tokenizer=tokenizer,
+                dataset=dataset,
+                arguments=wanted,
+                callbacks=told,
+            )
+        )
         _quiet(trainer)
         trainer.watch = _watch(telling, order, tokenizer)
         telling.has_held_out = _has_rows(trainer.eval_dataset)

@@ -34,17 +34,6 @@ def any_of(flag: bool) -> bool:
     return bool(raised.item())
 
 
-def total(number: float) -> float:
-    """The sum over all processes of what each has; every process must ask at the same point."""
-    if not _together():
-        return number
-    import torch
-
-    summed = torch.tensor([number], dtype=torch.float64)
-    _distributed().all_reduce(summed)
-    return float(summed.item())
-
-
 def wait() -> None:
     """Go on when every process has come here."""
     any_of(False)

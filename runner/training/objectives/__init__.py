@@ -5,7 +5,7 @@ they are where they are left out (`OPTIONS`), what can be wrong in them (`check`
 Trainer (`trainer`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,9 +13,10 @@ from typing import Any, Protocol
 from runner import files
 from runner.errors import StepError
 from runner.options import Fault
-from runner.products import Dataset, Kind
+from runner.products import Kind
 from runner.recipe import Step
 from runner.training.objectives import dpo, grpo, kto, orpo, reward, rows, sft
+from runner.training.objectives.given import Given
 from runner.training.settings import Options
 
 
@@ -28,16 +29,8 @@ class Objective(Protocol):
     def check(self, options: Options) -> list[Fault]:
         """What is wrong with the options that are this objective's own."""
 
-    def trainer(
-        self,
-        options: Options,
-        model: Any,
-        tokenizer: Any,
-        dataset: Dataset,
-        arguments: Mapping[str, Any],
-        callbacks: Sequence[Any],
-    ) -> Any:
-        """A Trainer over the rows; `arguments` are fields of TrainingArguments."""
+    def trainer(self, given: Given) -> Any:
+        """A Trainer over the rows."""
 
 
 TABLE: Mapping[str, Objective] = {
@@ -91,20 +84,12 @@ def reshaped(model: Any, tokenizer: Any, folder: Path) -> Any:
     return reward.scorer(model, tokenizer) if config["task_type"] == reward.TASK else model
 
 
-def trainer(
-    options: Options,
-    model: Any,
-    tokenizer: Any,
-    dataset: Dataset,
-    arguments: Mapping[str, Any],
-    callbacks: Sequence[Any],
-) -> Any:
+def trainer(given: Given) -> Any:
     """The Trainer of the objective; StepError where the dataset or the model do not fit it."""
-    objective = TABLE[options.objective]
-    made = dataset.kind
-    if made != objective.ROWS:
-        raise StepError(*_unfit(options.objective, made))
-    return objective.trainer(resolve(options), model, tokenizer, dataset, arguments, callbacks)
+    name, made = given.options.objective, given.dataset.kind
+    if made != TABLE[name].ROWS:
+        raise StepError(*_unfit(name, made))
+    return TABLE[name].trainer(replace(given, options=resolve(given.options)))
 
 
 def figures(logs: Mapping[str, Any]) -> dict[str, float]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from runner.errors import did_you_mean, listing
 from runner.options import Fault
-from runner.products import Dataset
 from runner.training.objectives import bare, rows
+from runner.training.objectives.given import Given
 from runner.training.settings import Options
 from runner.training.watch import watched
 
@@ -76,32 +76,25 @@ def resolve(options: Options) -> Options:
     return replace(options, label_smoothing=SMOOTHED.get(options.loss or ""))
 
 
-def trainer(
-    options: Options,
-    model: Any,
-    tokenizer: Any,
-    dataset: Dataset,
-    arguments: Mapping[str, Any],
-    callbacks: Sequence[Any],
-) -> Any:
+def trainer(given: Given) -> Any:
     """trl's DPOTrainer on our tokens."""
     from trl import DPOConfig
 
     config = DPOConfig(
-        **bare.NEUTRAL | dict(arguments),
-        **_losses(options),
-        beta=options.beta,
-        label_smoothing=options.label_smoothing or 0.0,
-        precompute_ref_log_probs=not hasattr(model, "peft_config"),
+        **bare.NEUTRAL | dict(given.arguments),
+        **_losses(given.options),
+        beta=given.options.beta,
+        label_smoothing=given.options.label_smoothing or 0.0,
+        precompute_ref_log_probs=not hasattr(given.model, "peft_config"),
         max_length=None,
         pad_to_multiple_of=8,
     )
     settings = {
-        "model": model,
+        "model": given.model,
         "args": config,
-        **rows.sets(options, dataset, ROWS),
-        "processing_class": tokenizer,
-        "callbacks": list(callbacks),
+        **rows.sets(given.options, given.dataset, ROWS),
+        "processing_class": given.tokenizer,
+        "callbacks": list(given.callbacks),
     }
     return bare.build(watched(_kind()), settings)
 

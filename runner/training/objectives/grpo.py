@@ -7,8 +7,9 @@ from typing import Any
 from runner import functions
 from runner.errors import StepError
 from runner.options import Fault
-from runner.products import COLUMNS, IGNORED, Dataset
+from runner.products import COLUMNS, IGNORED
 from runner.training.objectives import bare, dpo, rewards, rows
+from runner.training.objectives.given import Given
 from runner.training.settings import Options
 from runner.training.watch import watched
 
@@ -64,50 +65,43 @@ def resolve(options: Options) -> Options:
     return replace(options, rewards=found)
 
 
-def trainer(
-    options: Options,
-    model: Any,
-    tokenizer: Any,
-    dataset: Dataset,
-    arguments: Mapping[str, Any],
-    callbacks: Sequence[Any],
-) -> Any:
+def trainer(given: Given) -> Any:
     """trl's GRPOTrainer on our tokens.
 
     It writes anew for every step, so that a checkpoint never falls between writing and learning.
     """
     from trl import GRPOConfig
 
-    if options.beta and not hasattr(model, "peft_config"):
+    if given.options.beta and not hasattr(given.model, "peft_config"):
         raise StepError(
             "a beta above 0 would need a second copy of a model that is trained whole.",
             "Set adapt.beta=0, or train an adapter.",
         )
-    tokens = dataset.train.select_columns(list(COLUMNS[ROWS]))
+    tokens = given.dataset.train.select_columns(list(COLUMNS[ROWS]))
     config = bare.build(
         GRPOConfig,
         {
-            **bare.NEUTRAL | dict(arguments) | _pieces(arguments),
+            **bare.NEUTRAL | dict(given.arguments) | _pieces(given.arguments),
             "remove_unused_columns": False,
             "disable_dropout": True,
             "include_num_input_tokens_seen": "no",  # it counts those that it writes by itself
-            "loss_type": options.loss,
-            "scale_rewards": "none" if options.loss == "dr_grpo" else "group",
-            "beta": options.beta,
-            "num_generations": options.generations,
-            "max_completion_length": options.max_new_tokens,
-            "temperature": options.temperature,
-            "reward_weights": [each.weight for each in options.rewards],
+            "loss_type": given.options.loss,
+            "scale_rewards": "none" if given.options.loss == "dr_grpo" else "group",
+            "beta": given.options.beta,
+            "num_generations": given.options.generations,
+            "max_completion_length": given.options.max_new_tokens,
+            "temperature": given.options.temperature,
+            "reward_weights": [each.weight for each in given.options.rewards],
         },
     )
     _enough(tokens, config)
     settings = {
-        "model": model,
+        "model": given.model,
         "args": config,
-        "train_dataset": prompts(tokens, tokenizer),
-        "reward_funcs": [rewards.scored(each) for each in options.rewards],
-        "processing_class": tokenizer,
-        "callbacks": list(callbacks),
+        "train_dataset": prompts(tokens, given.tokenizer),
+        "reward_funcs": [rewards.scored(each) for each in given.options.rewards],
+        "processing_class": given.tokenizer,
+        "callbacks": list(given.callbacks),
     }
     return bare.build(watched(_kind()), settings)
 

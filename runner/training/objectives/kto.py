@@ -1,11 +1,11 @@
 """Kahneman-Tversky optimization (arXiv:2402.01306): answers that are good or bad, not paired."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from runner.options import Fault
-from runner.products import Dataset
 from runner.training.objectives import bare, dpo, rows
+from runner.training.objectives.given import Given
 from runner.training.settings import Options
 from runner.training.watch import watched
 
@@ -34,14 +34,7 @@ def check(options: Options) -> list[Fault]:
     return faults
 
 
-def trainer(
-    options: Options,
-    model: Any,
-    tokenizer: Any,
-    dataset: Dataset,
-    arguments: Mapping[str, Any],
-    callbacks: Sequence[Any],
-) -> Any:
+def trainer(given: Given) -> Any:
     """trl's KTOTrainer on our tokens.
 
     trl pairs each prompt with an unrelated answer by the fixed order of rows in batches, and so
@@ -51,25 +44,25 @@ def trainer(
     from trl import KTOConfig
 
     config = KTOConfig(
-        **bare.NEUTRAL | dict(arguments) | {"train_sampling_strategy": "sequential"},
-        loss_type=options.loss,
-        beta=options.beta,
-        desirable_weight=options.desirable_weight,
-        undesirable_weight=options.undesirable_weight,
-        precompute_ref_log_probs=not hasattr(model, "peft_config"),
+        **bare.NEUTRAL | dict(given.arguments) | {"train_sampling_strategy": "sequential"},
+        loss_type=given.options.loss,
+        beta=given.options.beta,
+        desirable_weight=given.options.desirable_weight,
+        undesirable_weight=given.options.undesirable_weight,
+        precompute_ref_log_probs=not hasattr(given.model, "peft_config"),
         max_length=None,
         pad_to_multiple_of=8,
     )
-    sets = rows.sets(options, dataset, ROWS)
+    sets = rows.sets(given.options, given.dataset, ROWS)
     settings = {
-        "model": model,
+        "model": given.model,
         "args": config,
-        **{name: each and unrelated(each, options.seed) for name, each in sets.items()},
-        "processing_class": tokenizer,
-        "callbacks": list(callbacks),
+        **{name: each and unrelated(each, given.options.seed) for name, each in sets.items()},
+        "processing_class": given.tokenizer,
+        "callbacks": list(given.callbacks),
     }
     made = bare.build(watched(_kind()), settings)
-    made.args.train_sampling_strategy = arguments.get("train_sampling_strategy", "random")
+    made.args.train_sampling_strategy = given.arguments.get("train_sampling_strategy", "random")
     return made
 
 

@@ -1,11 +1,11 @@
 """Odds ratio preference optimization (arXiv:2403.07691): pairs and no reference model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from runner.options import Fault
-from runner.products import Dataset
 from runner.training.objectives import bare, rows
+from runner.training.objectives.given import Given
 from runner.training.settings import Options
 from runner.training.watch import watched
 
@@ -18,30 +18,25 @@ def check(options: Options) -> list[Fault]:
     return []
 
 
-def trainer(
-    options: Options,
-    model: Any,
-    tokenizer: Any,
-    dataset: Dataset,
-    arguments: Mapping[str, Any],
-    callbacks: Sequence[Any],
-) -> Any:
+def trainer(given: Given) -> Any:
     """transformers' Trainer with the loss of the paper."""
     from transformers import TrainingArguments
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
     settings = {
-        "model": model,
+        "model": given.model,
         "args": TrainingArguments(
-            **{"prediction_loss_only": True, **arguments, "remove_unused_columns": False}
+            **{"prediction_loss_only": True, **given.arguments, "remove_unused_columns": False}
         ),
-        **rows.sets(options, dataset, ROWS),
-        "data_collator": DataCollatorForPreference(tokenizer.pad_token_id, pad_to_multiple_of=8),
-        "processing_class": tokenizer,
-        "callbacks": list(callbacks),
+        **rows.sets(given.options, given.dataset, ROWS),
+        "data_collator": DataCollatorForPreference(
+            given.tokenizer.pad_token_id, pad_to_multiple_of=8
+        ),
+        "processing_class": given.tokenizer,
+        "callbacks": list(given.callbacks),
     }
     made = bare.build(watched(_kind()), settings)
-    made.beta = options.beta
+    made.beta = given.options.beta
     made.label_names, made.can_return_loss = [], True  # a loss without a column of that name
     return made
 

@@ -1,12 +1,12 @@
 """A reward model (arXiv:2203.02155): one number for an answer, higher for the better of a pair."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from runner.errors import StepError
 from runner.options import Fault
-from runner.products import Dataset
 from runner.training.objectives import bare, rows
+from runner.training.objectives.given import Given
 from runner.training.settings import Options
 from runner.training.watch import watched
 
@@ -28,14 +28,7 @@ def check(options: Options) -> list[Fault]:
     return []
 
 
-def trainer(
-    options: Options,
-    model: Any,
-    tokenizer: Any,
-    dataset: Dataset,
-    arguments: Mapping[str, Any],
-    callbacks: Sequence[Any],
-) -> Any:
+def trainer(given: Given) -> Any:
     """trl's RewardTrainer on our tokens; the model is one that `scorer` made."""
     from trl import RewardConfig, RewardTrainer
     from trl.trainer.reward_trainer import DataCollatorForPreference
@@ -53,16 +46,16 @@ def trainer(
         pass
 
     settings = {
-        "model": model,
+        "model": given.model,
         "args": RewardConfig(
-            **bare.NEUTRAL | dict(arguments) | {"remove_unused_columns": False},
-            disable_dropout=not options.dropout,
+            **bare.NEUTRAL | dict(given.arguments) | {"remove_unused_columns": False},
+            disable_dropout=not given.options.dropout,
             max_length=None,
         ),
-        **rows.sets(options, dataset, ROWS),
-        "data_collator": Collator(tokenizer.pad_token_id, pad_to_multiple_of=8),
-        "processing_class": tokenizer,
-        "callbacks": list(callbacks),
+        **rows.sets(given.options, given.dataset, ROWS),
+        "data_collator": Collator(given.tokenizer.pad_token_id, pad_to_multiple_of=8),
+        "processing_class": given.tokenizer,
+        "callbacks": list(given.callbacks),
     }
     return bare.build(watched(Trainer), settings)
 

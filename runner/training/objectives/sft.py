@@ -1,6 +1,6 @@
 """Supervised fine-tuning: the tokens of the answers are made likelier."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ from runner.products import Dataset
 from runner.training import batches
 from runner.training.loss import OfTrained
 from runner.training.objectives import rows
+from runner.training.objectives.given import Given
 from runner.training.settings import Options
 from runner.training.watch import watched
 
@@ -26,30 +27,24 @@ def check(options: Options) -> list[Fault]:
     return []
 
 
-def trainer(
-    options: Options,
-    model: Any,
-    tokenizer: Any,
-    dataset: Dataset,
-    arguments: Mapping[str, Any],
-    callbacks: Sequence[Any],
-) -> Any:
+def trainer(given: Given) -> Any:
     """transformers' own Trainer, with a loss that is only computed where it counts."""
     from transformers import TrainingArguments
 
-    is_packed = "position_ids" in dataset.train.column_names
-    if is_packed and pack.crosses(model):
+    is_packed = "position_ids" in given.dataset.train.column_names
+    if is_packed and pack.crosses(given.model):
         raise StepError(
-            "this model lets packed rows see one another.", "Leave them apart: process.pack=false"
+            "this model lets packed rows see one another.",
+            "Leave them apart: process.pack=false",
         )
-    joins = not is_packed and _joins(options, model)
-    return watched(_kind(options, dataset))(
-        model=model,
-        args=TrainingArguments(**arguments),
-        train_dataset=_columns(dataset.train),
-        eval_dataset=_held_out(dataset, options),
-        data_collator=partial(_collate, pad=tokenizer.pad_token_id, joins=joins),
-        callbacks=list(callbacks),
+    joins = not is_packed and _joins(given.options, given.model)
+    return watched(_kind(given.options, given.dataset))(
+        model=given.model,
+        args=TrainingArguments(**given.arguments),
+        train_dataset=_columns(given.dataset.train),
+        eval_dataset=_held_out(given.dataset, given.options),
+        data_collator=partial(_collate, pad=given.tokenizer.pad_token_id, joins=joins),
+        callbacks=list(given.callbacks),
     )
 
 
