@@ -12,6 +12,7 @@ from lessons import OPTIONS, Crash, Lesson, distance, model
 from runner import products
 from runner.products import Dataset
 from runner.training import objectives
+from runner.training.objectives.given import Given
 from runner.training.watch import watched
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -33,18 +34,16 @@ def preferences(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every training is one of preferences from now on."""
     tokenizer = products.open_tokenizer(tiny_model)
 
-    def trainer(
-        options: Any, taught: Any, _: Any, dataset: Dataset, arguments: Any, callbacks: Any
-    ) -> Any:
+    def trainer(given: Given) -> Any:
         from trl import DPOConfig, DPOTrainer
 
         return watched(DPOTrainer)(
-            model=taught,
-            args=DPOConfig(**arguments),
-            train_dataset=dataset.train,
-            eval_dataset=dataset.held_out,
+            model=given.model,
+            args=DPOConfig(**given.arguments),
+            train_dataset=given.dataset.train,
+            eval_dataset=given.dataset.held_out,
             processing_class=tokenizer,
-            callbacks=callbacks,
+            callbacks=list(given.callbacks),
         )
 
     monkeypatch.setattr(objectives, "trainer", trainer)
