@@ -85,17 +85,24 @@ def _run(words: Sequence[str]) -> int:
 
     from runner import hardware, run
     from runner.report import terminal
+    from runner.scoring.gates import Unmet
 
     begun = time.monotonic()
     parser = _parser("run", "Run a recipe; finished steps are reused.")
     parser.add_argument("--runs", default="runs", type=Path, help="where the run's folder goes")
     given, planned, store = _prepared(parser, words)
+    unmet: Unmet | None = None
     with terminal.own_stdout() as stream:
-        with terminal.screen(planned, stream) as tell:
-            outcomes = run.carry_out(planned, store, tell, given.runs, ["run", *words])
+        try:
+            with terminal.screen(planned, stream) as tell:
+                outcomes = run.carry_out(planned, store, tell, given.runs, ["run", *words])
+        except Unmet as error:  # all was done, so what came out is shown first
+            unmet, outcomes = error, error.outcomes
         seconds, peak = time.monotonic() - begun, hardware.peak_memory()
         for line in terminal.summary(outcomes, seconds, peak):
             print(line, file=stream)
+    if unmet:
+        raise unmet
     return 0
 
 

@@ -4,6 +4,7 @@ RunnerError
 |-- RecipeError       the recipe, an override or a file it names is at fault       exit 1
 |-- StepError         a step could not do its work on this data or this machine    exit 1
 |-- StoreError        the store cannot be read or written                          exit 1
+|-- Unmet             a figure is not what a step requires (scoring/gates.py)      exit 1
 `-- Stopped           a signal asked the run to stop; its work is kept             exit 75 or 130
 
 Any other exception that reaches the command line is our own fault: exit 3, with a report file.

@@ -6,6 +6,8 @@ EXTRAS = {
     "compress": ("compressed_tensors",),
     "flash": ("flash_attn",),
     "gptq": ("gptqmodel", "optimum"),
+    "lm-eval": ("lm_eval",),
+    "scores": ("rouge_score", "sacrebleu"),
     "torchao": ("torchao",),
 }
 """What each extra of pyproject.toml brings, by the names that are imported."""

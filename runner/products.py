@@ -186,13 +186,15 @@ def restore_rows(folder: Path, inputs: Mapping[str, Any]) -> list[Row]:
 
 
 def save_scores(product: Mapping[str, Any], folder: Path) -> None:
-    """Write scores as one JSON file."""
-    files.write_json(folder / "scores.json", product)
+    """Write scores as one JSON file, and what each row got (`rows`) as JSON lines."""
+    scores = {name: value for name, value in product.items() if name != "rows"}
+    files.write_json(folder / "scores.json", scores)
+    save_rows(product["rows"], folder)
 
 
 def restore_scores(folder: Path, inputs: Mapping[str, Any]) -> Any:
     """Read scores back."""
-    return files.read_json(folder / "scores.json")
+    return files.read_json(folder / "scores.json") | {"rows": restore_rows(folder, inputs)}
 
 
 def open_model(folder: Path, *, tokenizer: Any = None, **settings: Any) -> Model:

@@ -24,6 +24,7 @@ from runner.execute import execute
 from runner.origins import short
 from runner.plan import Plan, Verdict, plan
 from runner.recipe import Recipe
+from runner.scoring import gates
 from runner.secrets import mask, masked
 from runner.stages import known
 from runner.store import Store, default_root
@@ -189,7 +190,10 @@ class RunFolder:
 def carry_out(
     planned: Plan, store: Store, screen: Tell, root: Path, words: Sequence[str] = ()
 ) -> list[Outcome]:
-    """Run a plan and leave its folder under `root`; `words` is the command that asked for it."""
+    """Run a plan and leave its folder under `root`; `words` is the command that asked for it.
+
+    Unmet, once all is done and kept, where a figure is not what a step requires.
+    """
     room.outlook(planned, store).insist()
     room.check_memory(planned, store)
     if planned.lock:
@@ -220,6 +224,7 @@ def carry_out(
             _into(folder.log, active=bool(planned.work)),
         ):
             outcomes = execute(planned, store, tell, stop_signal, folder.folder.parent / TRACKERS)
+        _insist(outcomes)
         ending = "finished"
         return outcomes
     except BaseException as error:
@@ -228,6 +233,17 @@ def carry_out(
     finally:
         folder.close(ending)
         _report(folder.folder, screen, whole=bool(planned.work) or ending != "finished")
+
+
+def _insist(outcomes: Sequence[Outcome]) -> None:
+    """Unmet where what was measured, now or by an earlier run, is not what is required now."""
+    problems = [
+        problem
+        for outcome in outcomes
+        for problem in gates.unmet(outcome.planned.step, outcome.entry.record["facts"])
+    ]
+    if problems:
+        raise gates.Unmet(problems, outcomes)
 
 
 def _report(folder: Path, screen: Tell, *, whole: bool) -> None:

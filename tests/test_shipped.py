@@ -47,7 +47,8 @@ OPTIONS = {
     " keep_checkpoints devices retries track",
     "quantize": "method double_quant",
     "generate": "max_new_tokens temperature top_p top_k rows batch_size seed",
-    "evaluate": "samples perplexity_rows perplexity_on batch_size",
+    "evaluate": "metrics pattern judges tasks samples perplexity_rows perplexity_on resamples"
+    " confidence seed batch_size require",
     "save": "to overwrite",
 }
 UNKEYED = {
@@ -55,7 +56,7 @@ UNKEYED = {
     "load": "device_map max_memory preflight",
     "adapt": "micro_batch_size gradient_checkpointing loss_limit checkpoint_every"
     " checkpoint_seconds keep_checkpoints devices retries track",
-    "evaluate": "batch_size",
+    "evaluate": "batch_size require",
     "process": "filters template workers",
     "save": "overwrite",
 }

@@ -155,7 +155,18 @@ def scores(run: Run) -> Iterator[Score]:
             for path, value in _numbers(facts):
                 *above, last = path
                 of = roles.get(last, last) if above else step.name
-                yield Score(" ".join(above or [last]).replace("_", " "), of, figure(value))
+                said = figure(value) + _between(facts, path)
+                yield Score(" ".join(above or [last]).replace("_", " "), of, said)
+
+
+def _between(facts: Mapping[str, Any], path: Sequence[str]) -> str:
+    """The ends of a score's interval, where it has one."""
+    found: Any = facts.get("intervals")
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    if not isinstance(found, list) or len(found) != 2:
+        return ""
+    return f" ({figure(found[0])} to {figure(found[1])})"
 
 
 def _numbers(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float]]:

@@ -116,10 +116,11 @@ def summary(outcomes: Sequence[Outcome], seconds: float, peak: int = 0) -> Itera
 def figures(facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     """Scores and sizes in words, from the records of a run by stage."""
     scores = facts.get("evaluate", {})
-    if match := scores.get("exact_match"):
-        names = _before_and_after(match)
-        shares = (f"{names[name]} {value:.2f}" for name, value in match.items())
-        yield "exact match", ", ".join(shares)
+    for metric, of in scores.items():
+        if isinstance(of, Mapping) and of and metric not in ("perplexity", "intervals"):
+            names = _before_and_after(of)
+            shares = (f"{names[name]} {value:.2f}" for name, value in of.items())
+            yield metric.replace("_", " "), ", ".join(shares)
     squeezed = facts.get("quantize", {})
     if perplexity := scores.get("perplexity"):
         names = {"reference": "before quantizing", "model": "after" if squeezed else "model"}

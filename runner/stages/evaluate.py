@@ -1,25 +1,31 @@
-"""Score answers against what was expected, and measure perplexity before and after quantizing."""
+"""Score answers and models: what was expected, your own judges, perplexity, lm-eval's tasks."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from runner import products
 from runner.errors import StepError
 from runner.options import Fault, option
 from runner.products import Model, Row
 from runner.recipe import Step
+from runner.scoring import checks, sources
+from runner.scoring.judging import Judge
+from runner.scoring.sources import Task
 from runner.stage import (
     Context,
+    Facts,
     Need,
     never_stale,
     pins_nothing,
-    resolves_nothing,
     takes_little_room,
     writes_text,
 )
+
+if TYPE_CHECKING:
+    from runner.scoring.intervals import Measured
 
 NEEDS: Mapping[str, Need] = {
     "texts": Need(kind="text", many=True, optional=True),
@@ -28,15 +34,33 @@ NEEDS: Mapping[str, Need] = {
     "model": Need(kind="model", optional=True),
 }
 GIVES = "scores"
-VERSION = 1
+VERSION = 2
 PARTS = False
 HOLDS = True
+
+Metric = Literal["exact_match", "contains", "regex", "f1", "rouge", "bleu", "perplexity"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is measured."""
+    """What is measured, and what it must be."""
 
+    metrics: tuple[Metric, ...] = option(
+        ("exact_match", "perplexity"),
+        "Of texts: the answer is the expected one to the letter, contains it, matches a pattern;"
+        " F1 of words (SQuAD), ROUGE, BLEU. Of models: perplexity on rows held out",
+    )
+    pattern: str | None = option(
+        None,
+        "regex: counts where this is found in the answer; with a group, where what the last one"
+        " found holds is the expected answer",
+    )
+    judges: tuple[Judge, ...] = option(
+        (), "Functions of yours that score answers: [{path: judge.py:polite}]", beside="path"
+    )
+    tasks: tuple[Task, ...] = option(
+        (), "Tasks of lm-evaluation-harness, with data of yours: [{path: task.yaml}]", beside="path"
+    )
     samples: int = option(3, "Answers shown side by side", at_least=0)
     perplexity_rows: int = option(
         64, "Rows held out to measure perplexity on; 0 is none", at_least=0
@@ -44,10 +68,22 @@ class Options:
     perplexity_on: Literal["answers", "all"] = option(
         "answers", "Which tokens count: those that are trained, or every one"
     )
+    resamples: int = option(
+        1000, "Draws of the bootstrap that tells how sure a figure is; 0 is none", at_least=0
+    )
+    confidence: float = option(
+        0.95, "The share of draws between the ends of an interval", at_least=0, at_most=1
+    )
+    seed: int = option(0, "Decides those draws", at_least=0)
     batch_size: int = option(8, "Rows a forward pass", keyed=False, at_least=1)
+    require: dict[str, str] = option(
+        {},
+        "What figures must be, else the run ends with exit code 1 after all is kept:"
+        ' {exact_match: ">= 0.8"}; one of several texts is STEP.exact_match',
+        keyed=False,
+    )
 
 
-resolve = resolves_nothing
 pins = pins_nothing
 stale = never_stale
 room = takes_little_room
@@ -56,72 +92,129 @@ restore = products.restore_scores
 
 
 def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Fault]:
-    """There must be something to score."""
-    if not inputs.get("texts") and not inputs.get("model"):
+    """There must be something to score, and what is named must be there."""
+    texts = [step.name for step in inputs.get("texts", ())]
+    roles = [role for role in ("reference", "model") if inputs.get(role)]
+    if not texts and "model" not in roles:
         return [Fault((), "there is neither text nor a model to score before this step.")]
-    return writes_text(inputs)
+    return [*checks.faults(options, texts, roles), *writes_text(inputs)]
+
+
+def resolve(options: Options, locked: Facts) -> Options:
+    """With what the files of judges and tasks say now."""
+    return dataclasses.replace(
+        options,
+        judges=tuple(
+            dataclasses.replace(each, source=sources.judge(each)) for each in options.judges
+        ),
+        tasks=tuple(dataclasses.replace(each, source=sources.task(each)) for each in options.tasks),
+    )
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> dict[str, Any]:
-    """Exact match of every text, samples of all side by side, perplexity of the models."""
+    """Measure every text and every model; the rows keep what each of them got."""
     texts: Mapping[str, list[Row]] = inputs.get("texts", {})
-    scores: dict[str, Any] = {
-        "exact_match": {name: exact_match(rows) for name, rows in texts.items()},
-        "samples": _samples(texts, options.samples),
-        "perplexity": {},
-    }
-    roles = [role for role in ("reference", "model") if role in inputs]
-    if options.perplexity_rows and "dataset" in inputs:
-        rows = inputs["dataset"].scored(options.perplexity_rows)
-        if not rows:
-            raise StepError("no rows are held out to measure perplexity on.")
-        for done, role in enumerate(roles):
-            report = partial(_report, context, done * len(rows), len(roles) * len(rows))
-            scores["perplexity"][role] = perplexity(inputs[role], rows, options, report)
-            context.stop_here()
+    tally = _Tally(options)
+    for name, rows in texts.items():
+        tally.add_text(name, rows)
+    _perplexities(options, inputs, context, tally)
+    if options.tasks:
+        _harness(options, inputs["model"], context, tally)
+    scores = tally.scores | {"samples": _samples(texts, options.samples)}
     context.facts |= scores
-    return scores
+    return scores | {"rows": tally.rows}
 
 
-def exact_match(rows: Sequence[Row]) -> float:
-    """The share of answers that are the expected text, to the letter."""
-    return sum(bool(row["answer"] == row["expected"]) for row in rows) / len(rows)
+class _Tally:
+    """Figures by what they measure and of what, their intervals, and the rows behind them."""
+
+    def __init__(self, options: Options) -> None:
+        from runner.scoring.intervals import Bootstrap
+
+        self.options, self.rows = options, list[Row]()
+        named = [name for name in ("exact_match", "perplexity") if name in options.metrics]
+        self.scores: dict[str, Any] = {**{name: {} for name in named}, "intervals": {}}
+        self.bootstrap = Bootstrap(options.resamples, options.confidence, options.seed)
+
+    def add_text(self, of: str, rows: Sequence[Row]) -> None:
+        """Everything that is measured of the answers of one step."""
+        from runner.scoring.answers import measure
+
+        found = measure(self.options, of, rows)
+        prompts = [str(row.get("prompt")) for row in rows]
+        told = ({"of": of, "row": n, "id": row.get("id")} for n, row in enumerate(rows))
+        self.add(of, found, prompts, list(told))
+
+    def add(
+        self, of: str, found: "Sequence[Measured]", prompts: Sequence[Any], rows: list[Row]
+    ) -> None:
+        """Figures measured on the same rows."""
+        for each in found:
+            self.scores.setdefault(each.name, {})[of] = round(each.value, 4)
+            for row, value in zip(rows, each.rows, strict=True):
+                row[each.name] = value
+            if self.options.resamples:
+                interval = self.bootstrap.interval(each, prompts)
+                self.scores["intervals"].setdefault(each.name, {})[of] = [
+                    round(bound, 4) for bound in interval
+                ]
+        self.rows += rows
 
 
-def perplexity(
-    model: Model, rows: Sequence[Row], options: Options, report: Callable[[int], None]
-) -> float:
+def _perplexities(
+    options: Options, inputs: Mapping[str, Any], context: Context, tally: _Tally
+) -> None:
+    """Perplexity of the models on the same rows held out."""
+    roles = [role for role in ("reference", "model") if role in inputs]
+    if "perplexity" not in options.metrics or not options.perplexity_rows:
+        return
+    if "dataset" not in inputs:
+        return
+    rows = inputs["dataset"].scored(options.perplexity_rows)
+    if not rows:
+        raise StepError("no rows are held out to measure perplexity on.")
+    for done, role in enumerate(roles):
+        report = partial(_report, context, done * len(rows), len(roles) * len(rows))
+        found = _perplexity(inputs[role], rows, options, report)
+        told: list[Row] = [{"of": role, "row": number} for number in range(len(rows))]
+        for row, (_, count) in zip(told, found.sums, strict=True):
+            row["tokens"] = count
+        tally.add(role, [found], range(len(rows)), told)
+        context.stop_here()
+
+
+def _perplexity(model: Model, rows: Sequence[Row], options: Options, report: Any) -> "Measured":
+    from runner.scoring import likelihood
+
+    return likelihood.measured(
+        model,
+        rows,
+        column="labels" if options.perplexity_on == "answers" else "input_ids",
+        batch_size=options.batch_size,
+        report=report,
+    )
+
+
+def perplexity(model: Model, rows: Sequence[Row], options: Options, report: Any) -> float:
     """exp of the mean negative log-likelihood of the tokens that count, given those before."""
-    import torch
+    return round(_perplexity(model, rows, options, report).value, 4)
 
-    device, total, count = model.model.device, 0.0, 0
-    column = "labels" if options.perplexity_on == "answers" else "input_ids"
-    for start in range(0, len(rows), options.batch_size):
-        batch = rows[start : start + options.batch_size]
-        ids = _padded([row["input_ids"] for row in batch], 0, device)
-        mask = _padded([[1] * len(row["input_ids"]) for row in batch], 0, device)
-        targets = _padded([row[column] for row in batch], products.IGNORED, device)[:, 1:]
-        with torch.inference_mode():
-            output = model.model(input_ids=ids, attention_mask=mask).logits
-        logits = output[:, -ids.shape[1] : -1].float()  # a trained prompt stands before the rows
-        losses = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), ignore_index=products.IGNORED, reduction="sum"
-        )
-        total, count = total + losses.item(), count + int((targets != products.IGNORED).sum())
-        report(start + len(batch))
-    return round(math.exp(total / count), 4)
+
+def _harness(options: Options, model: Model, context: Context, tally: _Tally) -> None:
+    """Every task of lm-eval, one after the other."""
+    from runner.scoring import harness
+
+    for done, task in enumerate(options.tasks):
+        found = harness.measure(task, model, options.batch_size)
+        tally.add(found.name, found.measured, range(len(found.rows)), list(found.rows))
+        for name, value in found.others.items():
+            tally.scores.setdefault(name, {})[found.name] = round(value, 4)
+        context.progress(done + 1, len(options.tasks), "tasks")
+        context.stop_here()
 
 
 def _report(context: Context, before: int, total: int, rows: int) -> None:
     context.progress(before + rows, total, "rows")
-
-
-def _padded(rows: Sequence[list[int]], filling: int, device: Any) -> Any:
-    """Rows of ids as one tensor (rows x longest), filled up on the right."""
-    import torch
-
-    width = max(map(len, rows))
-    return torch.tensor([row + [filling] * (width - len(row)) for row in rows], device=device)
 
 
 def _samples(texts: Mapping[str, list[Row]], count: int) -> list[Row]:
@@ -129,8 +222,7 @@ def _samples(texts: Mapping[str, list[Row]], count: int) -> list[Row]:
     found: dict[str, Row] = {}
     for name, rows in texts.items():
         for row in rows[:count]:
-            sample = found.setdefault(
-                row["prompt"], {"prompt": row["prompt"], "expected": row["expected"], "answers": {}}
-            )
-            sample["answers"][name] = row["answer"]
+            new = {"prompt": row["prompt"], "expected": row.get("expected"), "answers": {}}
+            sample = found.setdefault(str(row["prompt"]), new)
+            sample["answers"].setdefault(name, row["answer"])
     return list(found.values())[:count]
