@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
-from runner import dropping, hardware, room, upkeep
+from runner import dropping, hardware, lineage, room, upkeep
 from runner.errors import StepError, Stopped, failing_as
 from runner.events import (
     Dropped,
@@ -231,7 +231,17 @@ class _Execution:
             note=note,
             metrics=lambda row: self.tell(Measured(name, measured.add(row))),
             measured=tuple(measured.earlier),
-            about=About(recipe.name, name, planned.key, recipe.plain, self.beside),
+            about=About(
+                recipe=recipe.name,
+                step=name,
+                key=planned.key,
+                plain=recipe.plain,
+                folder=self.beside,
+                place=recipe.path,
+                lineage=lineage.of_step(self.plan, self.outcomes, name),
+                sources=lineage.sources(self.plan),
+            ),
+            unmet=tuple(map(str, lineage.unmet(self.outcomes.values()))),
             stop_signal=self.stop_signal,
         )
 

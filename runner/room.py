@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runner import upkeep
-from runner.errors import Problem, StepError, StoreError
+from runner.errors import Problem, StepError, StoreError, failing_as
 from runner.files import shortage
 from runner.plan import Plan, Planned, Verdict, needed
 from runner.stage import Facts, Room
@@ -84,6 +84,14 @@ def _growth(plan: Plan, store: Store, begin: int) -> Iterator[tuple[str, Room, i
         for each, size in [*kept.items()]:
             if size >= upkeep.LARGE and each not in wanted and not plan.recipe.keeps(each):
                 del kept[each]
+
+
+def check_leave(plan: Plan, store: Store) -> None:
+    """StepError for the first step to run that others would not let do its work."""
+    for planned, room in rooms(plan, store):
+        if room.leave:
+            with failing_as(planned.step.name):
+                room.leave()
 
 
 def check_memory(plan: Plan, store: Store) -> None:

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 import yaml
 
-from runner import files, hardware, products, provenance, room, upkeep
+from runner import files, hardware, lineage, products, provenance, room, upkeep
 from runner import lock as locks
 from runner.compose import compose
 from runner.errors import Problem, RecipeError, RunnerError, did_you_mean, listing, writing
@@ -195,6 +195,7 @@ def carry_out(
     Unmet, once all is done and kept, where a figure is not what a step requires.
     """
     room.outlook(planned, store).insist()
+    room.check_leave(planned, store)
     room.check_memory(planned, store)
     if planned.lock:
         upkeep.keep_for_lock(store, planned.lock, [each.key for each in planned.steps])
@@ -237,12 +238,7 @@ def carry_out(
 
 def _insist(outcomes: Sequence[Outcome]) -> None:
     """Unmet where what was measured, now or by an earlier run, is not what is required now."""
-    problems = [
-        problem
-        for outcome in outcomes
-        for problem in gates.unmet(outcome.planned.step, outcome.entry.record["facts"])
-    ]
-    if problems:
+    if problems := lineage.unmet(outcomes):
         raise gates.Unmet(problems, outcomes)
 
 

@@ -49,6 +49,8 @@ class Room:
              where a model's configuration is found before its weights are there)
     memory   what it takes of memory, asked for only where the step runs: telling it may need a
              model's configuration and torch, which a run with nothing to do never loads
+    leave    asks whether others let the step do its work (a Hub, for a push), likewise only where
+             it runs, and before anything does; StepError where they do not
     """
 
     kept: int = 0
@@ -56,13 +58,16 @@ class Room:
     outside: tuple[Path, int] | None = None
     gives: Facts = field(default_factory=dict)
     memory: "Callable[[], Claim | None] | None" = None
+    leave: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)
 class About:
     """Which step of which recipe a context is of, for what follows it from outside.
 
-    `plain` is the resolved recipe; `folder` one for all runs of it, that outlives them.
+    `plain` is the resolved recipe; `folder` one for all runs of it, that outlives them; `place`
+    the recipe's own file. `lineage` says of every step that this one builds on, in order, what its
+    record does (`runner/lineage.py`), and `sources` what each of those that fetch was pinned to.
     """
 
     recipe: str = ""
@@ -70,6 +75,9 @@ class About:
     key: str = ""
     plain: Facts = field(default_factory=dict)
     folder: Path | None = None
+    place: Path | None = None
+    lineage: Sequence[Facts] = ()
+    sources: Mapping[str, Facts] = field(default_factory=dict)
 
 
 @dataclass
@@ -96,6 +104,8 @@ class Context:
     stop_signal: Callable[[], str | None] = lambda: None
     keep_part: Callable[..., Path] | None = None
     about: About = field(default_factory=About)
+    unmet: Sequence[str] = ()
+    """What earlier steps require of their figures and is not so: the run will not end well."""
 
     def part(
         self,

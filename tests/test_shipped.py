@@ -49,7 +49,7 @@ OPTIONS = {
     "generate": "max_new_tokens temperature top_p top_k rows batch_size seed",
     "evaluate": "metrics pattern judges tasks samples perplexity_rows perplexity_on resamples"
     " confidence seed batch_size require",
-    "save": "to overwrite",
+    "save": "to overwrite format shard_size hard_links verify push",
 }
 UNKEYED = {
     "fetch": "revision path url sha256",
@@ -58,7 +58,7 @@ UNKEYED = {
     " checkpoint_seconds keep_checkpoints devices retries track",
     "evaluate": "batch_size require",
     "process": "filters template workers",
-    "save": "overwrite",
+    "save": "overwrite hard_links verify push",
 }
 ROLES = {
     "fetch": "",
@@ -68,7 +68,7 @@ ROLES = {
     "quantize": "model",
     "generate": "model dataset",
     "evaluate": "texts dataset reference model",
-    "save": "model",
+    "save": "model base texts scores",
 }
 
 GOLDEN = json.loads((places.PACKAGE.parent / "tests" / "golden.json").read_text())

@@ -81,7 +81,7 @@ def make_recipe(folder: Path, model: Path, **adapt: object) -> Path:
         "after": {"stage": "generate", "max_new_tokens": 6, "batch_size": 3},
         "adapt": options,
         "evaluate": {"reference": "adapt", "perplexity_rows": 4},
-        "save": {"to": "saved", "overwrite": True},
+        "save": {"to": "saved", "overwrite": True, "verify": False},
     }
     path = folder / "tiny.yaml"
     path.write_text(json.dumps(recipe), encoding="utf-8")  # JSON is YAML

@@ -37,7 +37,7 @@ def stages() -> dict[str, dict[str, Any]]:
 
 
 def _modules(folder: str) -> list[str]:
-    """What rows (`data`) or models (`models`) are made, taught (`training`), scored or saved with."""
+    """What a stage works with: `data`, `models`, `training`, `scoring`, `saving`."""
     root = ROOT / "runner"
     return sorted(path.relative_to(root).as_posix() for path in (root / folder).rglob("*.py"))
 
@@ -70,6 +70,7 @@ def _code(stage: str) -> list[str]:
     paths += _modules("models") if stage in ("load", "quantize") else []
     paths += _modules("training") if stage == "adapt" else []
     paths += _modules("scoring") if stage == "evaluate" else []
+    paths += _modules("saving") if stage == "save" else []
     borrowed = [_parsed(ROOT / "runner" / path) for path in paths]
     return [ast.unparse(each) for each in (tree, *borrowed)]
 

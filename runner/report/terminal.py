@@ -107,10 +107,21 @@ def summary(outcomes: Sequence[Outcome], seconds: float, peak: int = 0) -> Itera
         )
     if saved := facts.get("save"):
         prompt = next(iter(facts.get("evaluate", {}).get("samples", [])), {"prompt": "Hello"})
-        yield f"\nThe result is in {saved['to']}. To use it:"
-        yield "  from transformers import pipeline"
-        message = {"role": "user", "content": prompt["prompt"]}
-        yield f'  print(pipeline("text-generation", "{saved["to"]}")([{message}]))'
+        yield from _use(saved, str(prompt["prompt"]))
+
+
+def _use(saved: Mapping[str, Any], prompt: str) -> Iterator[str]:
+    """Where the result is, and how to use it."""
+    place = saved["to"] or (saved.get("pushed") or {}).get("repo")
+    if place is None:
+        return
+    if saved.get("library") == "peft":
+        yield f"\nThe result is in {place}, an adapter. How to use it: {place}/README.md"
+        return
+    yield f"\nThe result is in {place}. To use it:"
+    yield "  from transformers import pipeline"
+    message = {"role": "user", "content": prompt}
+    yield f'  print(pipeline("text-generation", "{place}")([{message}]))'
 
 
 def figures(facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:

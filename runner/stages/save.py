@@ -1,36 +1,68 @@
-"""Put the finished model where `from_pretrained` and people find it."""
+"""Put the finished model where `from_pretrained` and people find it: on disk, and on the Hub."""
 
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from runner import files, merging, products
+from runner import files, products
 from runner.errors import StepError
-from runner.options import Fault, option
+from runner.options import Fault, option, plain
 from runner.products import Files, Model
 from runner.recipe import Step
+from runner.saving import shards
+from runner.saving.formats import MARK
+from runner.saving.target import Push, asked
 from runner.stage import Context, Facts, Need, Room, pins_nothing, resolves_nothing
 
-NEEDS: Mapping[str, Need] = {"model": Need(kind="model", consumes=True)}
+if TYPE_CHECKING:
+    from runner.saving.formats import Written
+
+NEEDS: Mapping[str, Need] = {
+    "model": Need(kind="model", consumes=True),
+    "base": Need(kind="files", part="model", optional=True),
+    "texts": Need(kind="text", many=True, optional=True),
+    "scores": Need(kind="scores", many=True, optional=True),
+}
 GIVES = "files"
-VERSION = 1
+VERSION = 2
 PARTS = False
 HOLDS = False
 
-REFERENCE = "saved.json"
-MARK = "runner.json"
-"""A file in the saved folder that names every other with its digest."""
+REFERENCE, KEPT = "saved.json", "files"
+"""What the store keeps: what was written where, and the files where nothing else holds them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Where to."""
+    """Where to, in which form, and what is made sure of."""
 
-    to: Path = option(help="The folder to write", from_cwd=True)
+    to: Path | None = option(
+        None, "The folder to write; it may be left out where push is given", from_cwd=True
+    )
     overwrite: bool = option(False, "Replace a folder that holds something else", keyed=False)
+    format: Literal["hf", "adapter"] = option(
+        "hf",
+        "A whole model, adapters merged and quantized weights as they are; or the adapter alone",
+    )
+    shard_size: str = option("5GB", "The most that one file of weights holds: 500MB, 5GB")
+    hard_links: bool = option(
+        False,
+        "Take no room for what the store holds already: a file edited in place is then damaged in"
+        " the store too. Without, files share bytes where the disk can (btrfs, XFS)",
+        keyed=False,
+    )
+    verify: bool = option(
+        True,
+        "Open the folder in a new process with transformers or peft alone, and compare logits",
+        keyed=False,
+    )
+    push: str | Push | None = option(
+        None, "Then bring it to the Hub: user/name, or a mapping", keyed=False
+    )
 
 
 resolve = resolves_nothing
@@ -38,52 +70,96 @@ pins = pins_nothing
 
 
 def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Fault]:
-    """The target may be a new folder or one to replace, never a file."""
-    if options.to.exists() and not options.to.is_dir():
-        return [Fault(("to",), f"{options.to} is a file; save writes a folder.")]
-    return []
+    """The target may be a new folder or one to replace, never a file; names must be names."""
+    faults = []
+    if options.to is None and options.push is None:
+        faults.append(Fault((), 'save needs "to": The folder to write.'))
+    if options.to is not None and options.to.exists() and not options.to.is_dir():
+        faults.append(Fault(("to",), f"{options.to} is a file; save writes a folder."))
+    if shards.parsed(options.shard_size) is None:
+        fact = f'"{options.shard_size}" is no size.'
+        faults.append(Fault(("shard_size",), fact, "Write 500MB or 5GB."))
+    if options.format == "adapter":
+        faults += _without_adapter(inputs.get("model", ()))
+    if options.push is not None:
+        from runner.saving import push
+
+        faults += push.faults(asked(options.push))
+    return faults
+
+
+def _without_adapter(givers: tuple[Step, ...]) -> list[Fault]:
+    """Steps that give a whole model, so that there is no adapter to save."""
+    return [
+        Fault(("format",), f"{step.name} gives a whole model, so there is no adapter to save.")
+        for step in givers
+        if step.stage_name == "quantize"
+        or getattr(step.options, "method", None) == "full"
+        or getattr(step.options, "merge", False)
+    ]
 
 
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
-    """The whole model, where it is to be."""
+    """The whole model, where it is to be; and for a push, whether the Hub would take it."""
     whole = inputs["model"].get("bytes", 0)
-    return Room(outside=(options.to, whole), gives={"bytes": whole})
+    leave = None
+    if options.push is not None:
+        from runner.saving import push
+
+        leave = partial(push.ask_leave, asked(options.push))
+    if options.to is None:
+        return Room(kept=whole, gives={"bytes": whole}, leave=leave)
+    return Room(outside=(options.to, whole), gives={"bytes": whole}, leave=leave)
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:
-    """Write beside the target and move it there whole."""
-    model: Model = inputs["model"]
-    options.to.parent.mkdir(parents=True, exist_ok=True)
-    staged = options.to.with_name(f".{options.to.name}.{uuid.uuid4().hex}")
+    """Write beside the target, open it again, move it there whole, and push it."""
+    target = options.to or context.draft / KEPT
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staged = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
-        _write(model, staged, context.note)
-        files.write_json(staged / MARK, {"files": files.manifest(staged)})
-        written = files.manifest(staged)
+        _write(options, inputs, staged, context)
+        found = files.manifest(staged)
+        files.write_json(staged / MARK, {"files": found})
+        written = {**found, MARK: files.file_facts(staged / MARK)}
         files.sync_tree(staged)
-        _move(staged, options, written)
+        _move(staged, target, written, overwrite=options.overwrite or options.to is None)
     finally:
         files.remove(staged)
     context.facts |= {
-        "to": str(options.to),
+        "to": str(options.to) if options.to else None,
         "bytes": files.total_size(written),
-        "quantized": getattr(model.model, "is_quantized", False),
+        "format": options.format,
+        "pushed": _push(options, target, sorted(written), context),
     }
-    return Files(options.to)
+    return Files(target)
 
 
 def save(product: Files, folder: Path) -> None:
-    """Keep what was written where; the bytes themselves are the target's."""
+    """Keep what was written where; the bytes are the target's, or ours where there is none."""
     found = files.manifest(product.folder)
-    files.write_json(folder / REFERENCE, {"to": str(product.folder), "files": found})
+    inside = product.folder.name == KEPT and product.folder.parent.name == "work"
+    files.write_json(
+        folder / REFERENCE, {"to": None if inside else str(product.folder), "files": found}
+    )
+    if inside:
+        products.save_files(product, folder / KEPT)
 
 
 def restore(folder: Path, inputs: Mapping[str, Any]) -> Files:
     """The saved folder."""
-    return Files(Path(files.read_json(folder / REFERENCE)["to"]))
+    to = files.read_json(folder / REFERENCE)["to"]
+    return Files(Path(to) if to else folder / KEPT)
 
 
 def stale(options: Options, folder: Path, facts: Facts) -> str | None:
-    """The target may have been deleted or written over."""
+    """The target may have been deleted or written over, or it is to be pushed and never was."""
+    if options.push is not None:
+        wanted = plain(asked(options.push))
+        if (facts.get("pushed") or {}).get("asked") != wanted:
+            return f"it is not at {wanted['repo']} yet"
+    if options.to is None:
+        return None
     try:
         expected = dict(files.read_json(folder / REFERENCE)["files"])
         mark = {MARK: expected[MARK]}
@@ -94,39 +170,72 @@ def stale(options: Options, folder: Path, facts: Facts) -> str | None:
     return f"in {options.to} {fault}" if fault else None
 
 
-def _write(model: Model, folder: Path, note: Callable[[str], None]) -> None:
-    """Copy a model that lies whole on disk; merge, in place, and write one that does not.
+def _write(options: Options, inputs: Mapping[str, Any], staged: Path, context: Context) -> None:
+    """The model, its papers, and the proof that a new process opens it."""
+    from runner import hardware
+    from runner.saving import describe, formats, verify
 
-    A trained prompt is part of no weight: it is written alone, as peft opens it on its base.
-    """
-    if model.folder is not None:
-        import shutil
+    limit = shards.parsed(options.shard_size)
+    assert limit is not None
+    model: Model = inputs["model"]
+    how = formats.How(limit, options.hard_links, context.note)
+    written = formats.FORMATS[options.format](model, staged, how)
+    expected = _expected(options, written, context)
+    about = describe.about(written, staged)
+    context.facts |= {"quantized": about.is_quantized, "library": about.library}
+    del model, written  # the process that opens it may need the memory
+    hardware.release_memory()
+    describe.write(about, inputs, staged, context)
+    if expected is not None:
+        found = context.facts["verified"] = verify.check(staged, expected, context)
+        context.note(
+            f"opened again by {about.library} alone: logits differ by {found['difference']:.1g}"
+            f" of the largest, {found['tolerance']:g} may be"
+        )
 
-        shutil.copytree(model.folder, folder, copy_function=shutil.copyfile)
-        return
-    tokenizer = products.untouched(model.tokenizer)
-    if hasattr(model.model, "peft_config") and not merging.is_mergeable(model.model):
-        from runner.training import methods
 
-        methods.write(model.model, folder, model.reference)
-        products.write_tokenizer(tokenizer, folder)
-        return
-    products.write_model(merging.merged(model.model, note), tokenizer, folder)
+def _expected(options: Options, written: "Written", context: Context) -> Any:
+    """What is to be found again; None where nothing is to be opened, or cannot be."""
+    from runner.saving import verify
+
+    if not options.verify:
+        return None
+    if written.library == "peft" and written.base is None:
+        context.note("not opened again: the base of the adapter is no folder of this machine")
+        return None
+    return verify.expect(written, context.draft)
 
 
-def _move(staged: Path, options: Options, written: files.Manifest) -> None:
+def _push(
+    options: Options, folder: Path, names: list[str], context: Context
+) -> dict[str, Any] | None:
+    """Bring it to the Hub, unless the run ends badly because of its figures."""
+    if options.push is None:
+        return None
+    from runner.saving import push
+
+    wanted = asked(options.push)
+    if context.unmet:
+        context.note(f"not pushed to {wanted.repo}: {context.unmet[0]}")
+        return None
+    made = push.upload(wanted, folder, names, context)
+    context.note(f"pushed: {made['url']}")
+    return {"asked": plain(wanted), **made}
+
+
+def _move(staged: Path, target: Path, written: files.Manifest, *, overwrite: bool) -> None:
     """Give the new folder the target's name; what stood there goes away only after that."""
-    if not options.to.exists():
-        os.rename(staged, options.to)
+    if not target.exists():
+        os.rename(staged, target)
         return
-    if files.manifest(options.to) == written:
+    if files.manifest(target) == written:
         return
-    if any(options.to.iterdir()) and not options.overwrite:
+    if any(target.iterdir()) and not overwrite:
         raise StepError(
-            f"{options.to} holds something else and is left alone; the store keeps the result.",
+            f"{target} holds something else and is left alone; the store keeps the result.",
             "Take another folder with save.to=..., or allow it: save.overwrite=true",
         )
-    aside = options.to.with_name(f".{options.to.name}.{uuid.uuid4().hex}.old")
-    os.rename(options.to, aside)
-    os.rename(staged, options.to)
+    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.old")
+    os.rename(target, aside)
+    os.rename(staged, target)
     files.remove(aside)

@@ -157,7 +157,8 @@ def refs(call: Call) -> Answer:
             for name, commit in named.items()
         ]
 
-    branches, tags = listed("heads", repo.branches), listed("tags", repo.tags)
+    own = {name: at for name, at in repo.branches.items() if not name.startswith("refs/")}
+    branches, tags = listed("heads", own), listed("tags", repo.tags)
     return Answer({"branches": branches, "tags": tags, "converts": []})
 
 

@@ -36,6 +36,12 @@ def _named(call: Call) -> Repo:
     return Repo(f"{owner}/{call.body['name']}", call.body.get("type") or "model")
 
 
+def may_write(call: Call) -> Answer:
+    """Whether the token may write to the repository."""
+    _written(call)
+    return Answer({})
+
+
 def validate_yaml(call: Call) -> Answer:
     """Any model card will do."""
     return Answer({"errors": [], "warnings": []})
@@ -105,8 +111,9 @@ def commit(call: Call) -> Answer:
 
 def _commit(call: Call) -> Answer:
     repo, before, branch = _written(call), call.commit, call.parts["revision"]
-    if branch not in repo.branches or "create_pr" in call.query:
+    if branch not in repo.branches:
         raise Refused(400, message="a commit goes to a branch")
+    pull = _pull_request(repo, before) if "create_pr" in call.query else None
     changes: dict[str, Blob | bytes | None] = {}
     title = ""
     for line in call.body:
@@ -117,9 +124,19 @@ def _commit(call: Call) -> Answer:
                 raise Refused(412, message="A commit has happened since. Please refresh.")
         else:
             changes |= _changes(call, before, line["key"], value)
-    sha = repo.commit(changes, title, branch)
-    url = f"{call.hub.endpoint}/{repo.prefix}{repo.id}/commit/{sha}"
-    return Answer({"success": True, "commitOid": sha, "commitUrl": url})
+    sha = repo.commit(changes, title, pull or branch)
+    page = f"{call.hub.endpoint}/{repo.prefix}{repo.id}"
+    made = {"success": True, "commitOid": sha, "commitUrl": f"{page}/commit/{sha}"}
+    if pull:
+        made["pullRequestUrl"] = f"{page}/discussions/{pull.rpartition('/')[2]}"
+    return Answer(made)
+
+
+def _pull_request(repo: Repo, before: Commit) -> str:
+    """The name of a new pull request, which starts at a commit."""
+    name = f"refs/pr/{sum(each.startswith('refs/pr/') for each in repo.branches) + 1}"
+    repo.branches[name] = before
+    return name
 
 
 def _changes(call: Call, before: Commit, key: str, value: dict[str, Any]) -> dict[str, Blob | None]:
@@ -187,6 +204,7 @@ API: list[Address] = [
     ("POST", "/api/repos/create", create_repo),
     ("DELETE", "/api/repos/delete", delete_repo),
     ("POST", "/api/validate-yaml", validate_yaml),
+    ("GET", rf"{REPO}/auth-check/write", may_write),
     ("POST", rf"{REPO}/preupload{AT}", preupload),
     ("POST", rf"{FILE}\.git/info/lfs/objects/batch", batch),
     ("GET", rf"{REPO}/xet-write-token{AT}", xet_token),

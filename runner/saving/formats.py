@@ -1,0 +1,96 @@
+"""The forms in which a model is saved: one function each, in one table."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner import files, merging, products
+from runner.errors import StepError
+from runner.products import Model
+from runner.saving import shards
+
+MARK = "runner.json"
+"""In a saved folder, the file that names every other with its digest."""
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written: the model that it is of, in memory, and how it is opened again.
+
+    `library` is what opens it: transformers or peft. `base` is where the model under an adapter
+    lies on this machine.
+    """
+
+    model: Any
+    tokenizer: Any
+    library: str
+    base: Path | None = None
+
+
+@dataclass(frozen=True)
+class How:
+    """What of the options a form is written by."""
+
+    shard_bytes: int
+    hard_links: bool
+    note: Note
+
+
+def hf(model: Model, folder: Path, how: How) -> Written:
+    """A whole model as transformers opens it: an adapter merged, quantized weights as they are.
+
+    A model that lies whole on disk is copied, file by file. A trained prompt is part of no weight,
+    so that it is written alone.
+    """
+    if model.folder is not None:
+        _copy(model.folder, folder, hard_links=how.hard_links)
+        shards.split(folder, how.shard_bytes)
+        return Written(model.model, products.open_tokenizer(model.folder), "transformers")
+    if hasattr(model.model, "peft_config") and not merging.is_mergeable(model.model):
+        how.note("a trained prompt is part of no weight: it is saved alone, as an adapter")
+        return adapter(model, folder, how)
+    tokenizer = products.untouched(model.tokenizer)
+    whole = merging.merged(model.model, how.note)
+    products.write_model(whole, tokenizer, folder)
+    shards.split(folder, how.shard_bytes)
+    return Written(whole, tokenizer, "transformers")
+
+
+def adapter(model: Model, folder: Path, how: How) -> Written:  # noqa: ARG001  as all forms
+    """The adapter alone, as peft opens it on its base, with the tokenizer that it was taught by."""
+    from runner.training import methods
+
+    if not hasattr(model.model, "peft_config"):
+        raise StepError(
+            "the model has no adapter, so there is none to save.", "Take save.format=hf"
+        )
+    tokenizer = products.untouched(model.tokenizer)
+    methods.write(model.model, folder, model.reference)
+    products.write_tokenizer(tokenizer, folder)
+    under = Path(model.model.get_base_model().config._name_or_path or "-")
+    base = under if (under / "config.json").is_file() else None
+    return Written(model.model, tokenizer, "peft", base)
+
+
+FORMATS: Mapping[str, Callable[[Model, Path, How], Written]] = {"hf": hf, "adapter": adapter}
+
+
+def _copy(source: Path, target: Path, *, hard_links: bool) -> None:
+    """A folder's files: copies that share their bytes where the file system can; or hard links."""
+
+    def place(given: str, made: str) -> str:
+        if hard_links:
+            try:
+                os.link(Path(given).resolve(), made)
+                return made
+            except OSError:  # another file system
+                pass
+        files.clone(Path(given), Path(made))
+        return made
+
+    shutil.copytree(source, target, copy_function=place)
