@@ -4,8 +4,10 @@ from importlib.util import find_spec
 
 EXTRAS = {
     "compress": ("compressed_tensors",),
+    "constrain": ("llguidance",),
     "flash": ("flash_attn",),
     "gptq": ("gptqmodel", "optimum"),
+    "llamacpp": ("llama_cpp",),
     "torchao": ("torchao",),
 }
 """What each extra of pyproject.toml brings, by the names that are imported."""

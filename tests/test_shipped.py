@@ -46,7 +46,9 @@ OPTIONS = {
     " evaluate_every evaluate_rows keep patience seed checkpoint_every checkpoint_seconds"
     " keep_checkpoints devices retries track",
     "quantize": "method double_quant",
-    "generate": "max_new_tokens temperature top_p top_k rows batch_size seed",
+    "generate": "prompts file file_digest chat rows prefix samples max_new_tokens min_new_tokens"
+    " stop temperature top_p top_k min_p beams length_penalty repetition_penalty"
+    " no_repeat_ngram_size json_schema regex prompt_lookup logprobs seed engine batch_size",
     "evaluate": "samples perplexity_rows perplexity_on batch_size",
     "save": "to overwrite",
 }
@@ -56,6 +58,7 @@ UNKEYED = {
     "adapt": "micro_batch_size gradient_checkpointing loss_limit checkpoint_every"
     " checkpoint_seconds keep_checkpoints devices retries track",
     "evaluate": "batch_size",
+    "generate": "file batch_size",
     "process": "filters template workers",
     "save": "overwrite",
 }
@@ -65,7 +68,7 @@ ROLES = {
     "load": "files base adapters",
     "adapt": "model dataset adapter",
     "quantize": "model",
-    "generate": "model dataset",
+    "generate": "model dataset assistant gguf",
     "evaluate": "texts dataset reference model",
     "save": "model",
 }
