@@ -36,6 +36,9 @@ class Engine(Protocol):
     def answer(self, batch: Sequence[Request]) -> list[Drawn]:
         """The answers to prompts of one width, in their order."""
 
+    def close(self) -> None:
+        """Let go of what the engine itself has opened."""
+
 
 def of(options: Options, inputs: Mapping[str, Any]) -> Engine:
     """The engine that the options name, with the model that it runs."""

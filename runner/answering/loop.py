@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from runner import hardware
 from runner.answering import asking, engines
-from runner.answering.asking import Request
+from runner.answering.asking import Prompt, Request
 from runner.answering.ending import ended
 from runner.answering.engines import Drawn, Engine
 from runner.answering.keeping import Journal
@@ -15,13 +16,21 @@ from runner.products import Row
 from runner.stage import Context
 
 
-def answers(options: Options, inputs: Mapping[str, Any], context: Context) -> list[Row]:
-    """Answer everything that is asked, going on after the rows that a killed run has kept."""
-    dataset = inputs.get("dataset")
-    asked = asking.prompts(options, dataset)
-    engine = engines.of(options, inputs)
-    wanted = asking.requests(options, asked, engine.tokens)
-    return _Answering(options, engine, context, wanted).rows()
+def answers(
+    options: Options,
+    inputs: Mapping[str, Any],
+    context: Context,
+    asked: Sequence[Prompt] | None = None,
+) -> list[Row]:
+    """Answer everything that is asked, going on after the rows that a killed run has kept.
+
+    `asked` stands for what the options and the inputs would ask.
+    """
+    if asked is None:
+        asked = asking.prompts(options, inputs.get("dataset"))
+    with closing(engines.of(options, inputs)) as engine:
+        wanted = asking.requests(options, asked, engine.tokens)
+        return _Answering(options, engine, context, wanted).rows()
 
 
 def batches(wanted: Sequence[Request], engine: Engine) -> Iterator[list[Request]]:

@@ -50,6 +50,10 @@ class Llama:
         self._model.close()
         self._model = self._open(n_ctx=longest)
 
+    def close(self) -> None:
+        """Give the weights back."""
+        self._model.close()
+
     def width(self, length: int) -> int:
         """Nothing is padded."""
         return length
@@ -74,7 +78,7 @@ class Llama:
         for _ in range(room(options, self.limit, width)):
             self._model.eval(fresh)
             so_far, scores = torch.tensor([ids]), self._scores()
-            for step in [recorder, *steps] if recorder else steps:
+            for step in steps:
                 scores = step(so_far, scores)
             fresh = [int(scores.argmax())]
             ids += fresh

@@ -54,6 +54,9 @@ class Transformers:
     def ready(self, longest: int) -> None:
         """Nothing: memory is taken batch by batch."""
 
+    def close(self) -> None:
+        """Nothing: the model is only borrowed."""
+
     def width(self, length: int) -> int:
         """At least one more than the prompt has, so that every batch has padding and a mask.
 
