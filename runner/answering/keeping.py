@@ -14,37 +14,36 @@ PLACE = "n"
 
 
 class Journal:
-    """The rows that are there, by their place; a line that a kill has torn is dropped."""
+    """The rows that are there, by their place; what a kill has torn at the end is cut off."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.rows: dict[int, Row] = {}
-        for row in _whole_lines(path):
-            self.rows[row.pop(PLACE)] = row
-        path.unlink(missing_ok=True)
-        self._write(self.rows)
+        if path.exists():
+            os.truncate(path, self._read(path.read_bytes()))
 
     def add(self, rows: Mapping[int, Row]) -> None:
         """Keep the rows of one batch."""
-        self._write(rows)
-        self.rows.update(rows)
-
-    def _write(self, rows: Mapping[int, Row]) -> None:
         with open(self._path, "a", encoding="utf-8") as file:
             for place, row in rows.items():
                 file.write(json.dumps({PLACE: place, **row}, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        self.rows.update(rows)
 
-
-def _whole_lines(path: Path) -> list[Row]:
-    found = []
-    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            break
-    return [row for row in found if isinstance(row, dict)]
+    def _read(self, text: bytes) -> int:
+        """Take the whole lines, and say how many bytes they are."""
+        size = 0
+        for line in text.splitlines(keepends=True):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                break
+            if not line.endswith(b"\n"):
+                break
+            self.rows[row.pop(PLACE)] = row
+            size += len(line)
+        return size
 
 
 def save(product: Sequence[Row], folder: Path) -> None:

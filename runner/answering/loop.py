@@ -1,4 +1,4 @@
-"""The loop over batches: rows are kept as they come, and smaller ones go on where memory ends."""
+"""The loop over batches: rows are kept as they come; where memory ends, smaller ones go on."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence

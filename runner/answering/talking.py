@@ -52,5 +52,5 @@ def _context(folder: Path) -> Context:
     return Context(folder, Checkpoints(folder / "checkpoints", _unsaid))
 
 
-def _unsaid(text: str) -> None:  # noqa: ARG001  as a checkpoint says things
+def _unsaid(text: str) -> None:
     """Nobody waits for a checkpoint here."""
