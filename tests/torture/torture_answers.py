@@ -1,4 +1,4 @@
-"""Kills of a step that answers 10,000 prompts: no row is missing, none is twice, the order stays."""
+"""Kills of a step that answers 10,000 prompts: none is missing, none is twice, the order stays."""
 
 import json
 import os
