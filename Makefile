@@ -2,7 +2,7 @@
 PYTHON ?= python
 TORCH ?= torch==2.13.0
 
-.PHONY: check test fast lint latest test-s3 test-olah test-report test-trackers long gpu bench torture torture-train readme golden
+.PHONY: check test fast lint latest test-s3 test-olah test-report test-trackers test-llama long gpu bench torture torture-train readme golden
 
 check: test lint
 
@@ -57,6 +57,13 @@ test-trackers:
 	$(PYTHON) -c "import site; print(*site.getsitepackages(), sep='\n')" > $$(echo .venv-trackers/lib/python3*/site-packages)/outer.pth
 	.venv-trackers/bin/python -m pip install -q $(TRACKERS)
 	.venv-trackers/bin/python -m pytest -rs tests/test_trackers.py
+
+# llama.cpp, built from its sources (some 7 minutes), on top of this environment's libraries.
+test-llama:
+	$(PYTHON) -m venv --clear .venv-llama
+	$(PYTHON) -c "import site; print(*site.getsitepackages(), sep='\n')" > $$(echo .venv-llama/lib/python3*/site-packages)/outer.pth
+	.venv-llama/bin/python -m pip install -q -c constraints.txt llama-cpp-python
+	.venv-llama/bin/python -m pytest -rs tests/test_answering_llama.py
 
 # The real model taught by more methods and objectives than the tests of every day have time for.
 long:

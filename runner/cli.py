@@ -37,6 +37,8 @@ usage: runner COMMAND ...
   why RECIPE STEP              all that differs from the last time a step was done
   runs [RECIPE]                what has been run: when, how it ended, scores; --json
   report RUN                   the report of a run, made again from its folder
+  generate RUN PROMPT          have the last model of a run answer
+  chat RUN                     talk to the last model of a run
   list                         recipes, stages and presets
   cache                        what of the Hub cache the kept results use
   store VERB                   what is kept: ls, show, verify, rm, gc, du, pin, unpin
@@ -341,6 +343,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "cache": _of("cli_sources", "cache"),
     "runs": _of("cli_runs", "runs"),
     "report": _of("cli_runs", "report"),
+    "generate": _of("cli_answers", "generate"),
+    "chat": _of("cli_answers", "chat"),
     "list": _list,
     "store": _store,
 }

@@ -47,6 +47,11 @@ def execute(
     return [run.outcomes[planned.step.name] for planned in plan.steps]
 
 
+def product(plan: Plan, store: Store, name: str, tell: Tell) -> Any:
+    """A step's product as a later step would get it; what it builds on is restored with it."""
+    return _Execution(plan, store, tell, lambda: None, None).product(name, consume=False)
+
+
 def _side_by_side(steps: Sequence[Planned]) -> Iterator[list[Planned]]:
     """The steps in order; neighbours that bring files from outside come together."""
     for brings, found in groupby(steps, key=lambda p: p.step.stage.PARTS and not p.step.inputs):

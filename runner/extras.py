@@ -4,8 +4,10 @@ from importlib.util import find_spec
 
 EXTRAS = {
     "compress": ("compressed_tensors",),
+    "constrain": ("llguidance",),
     "flash": ("flash_attn",),
     "gptq": ("gptqmodel", "optimum"),
+    "llamacpp": ("llama_cpp",),
     "lm-eval": ("lm_eval",),
     "scores": ("rouge_score", "sacrebleu"),
     "torchao": ("torchao",),

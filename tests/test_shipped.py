@@ -46,10 +46,12 @@ OPTIONS = {
     " evaluate_every evaluate_rows keep patience seed checkpoint_every checkpoint_seconds"
     " keep_checkpoints devices retries track",
     "quantize": "method double_quant",
-    "generate": "max_new_tokens temperature top_p top_k rows batch_size seed",
     "evaluate": "metrics pattern judges tasks samples perplexity_rows perplexity_on resamples"
     " confidence seed batch_size require",
     "save": "to overwrite format shard_size hard_links verify push",
+    "generate": "prompts file file_digest chat rows prefix samples max_new_tokens min_new_tokens"
+    " stop temperature top_p top_k min_p beams length_penalty repetition_penalty"
+    " no_repeat_ngram_size json_schema regex prompt_lookup logprobs seed engine batch_size",
 }
 UNKEYED = {
     "fetch": "revision path url sha256",
@@ -57,6 +59,7 @@ UNKEYED = {
     "adapt": "micro_batch_size gradient_checkpointing loss_limit checkpoint_every"
     " checkpoint_seconds keep_checkpoints devices retries track",
     "evaluate": "batch_size require",
+    "generate": "file batch_size",
     "process": "filters template workers",
     "save": "overwrite hard_links verify push",
 }
@@ -66,7 +69,7 @@ ROLES = {
     "load": "files base adapters",
     "adapt": "model dataset adapter",
     "quantize": "model",
-    "generate": "model dataset",
+    "generate": "model dataset assistant gguf",
     "evaluate": "texts dataset reference model",
     "save": "model base texts scores",
 }

@@ -384,12 +384,6 @@ def test_greedy_answers_are_those_of_transformers(loaded, dataset, tmp_path):
         assert said[0]["generated_text"][-1]["content"].strip() == row["answer"]
 
 
-def test_settings_for_drawing_are_refused_for_greedy_answers():
-    found = generate.check(generate.Options(top_p=0.9, top_k=5), {})
-    assert [fault.where for fault in found] == [("top_p",), ("top_k",)]
-    assert not generate.check(generate.Options(top_p=0.9, temperature=0.7), {})
-
-
 # --- evaluate
 
 

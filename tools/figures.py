@@ -12,6 +12,7 @@ from pathlib import Path
 
 import costs
 import fetching
+import generating
 import memory
 import processing
 import reporting
@@ -45,6 +46,7 @@ def main() -> None:
             ),
         }
         pages = ["\n".join(processing.page(model)) + "\n", memory.page(model)]
+        pages.append(generating.page(model))
         report = reporting.page(folder, env)
     text = _page(whole, record, rows) + report + _store_page() + fetching.page()
     text += "".join(pages) + training.page()

@@ -67,6 +67,7 @@ def _code(stage: str) -> list[str]:
     paths = [f"{name}.py" for name in BORROWED if name in imported]
     paths += FETCHING if stage == "fetch" else []
     paths += _modules("data") if stage in ("process", "generate") else []
+    paths += _modules("answering") if stage == "generate" else []
     paths += _modules("models") if stage in ("load", "quantize") else []
     paths += _modules("training") if stage == "adapt" else []
     paths += _modules("scoring") if stage == "evaluate" else []

@@ -145,9 +145,10 @@ def below(root: Path, name: str | None = None) -> Iterator[Run]:
 
 
 def find(name: str, root: Path) -> Path:
-    """A run's folder by its path, or the newest of a recipe; RecipeError where there is none."""
-    if (Path(name) / RECIPE).is_file():
-        return Path(name)
+    """A run's folder by its path or name, or a recipe's newest; RecipeError where there is none."""
+    for path in (Path(name), root / name):
+        if (path / RECIPE).is_file():
+            return path
     newest = next(below(root, Path(name).name), None)
     if newest is None:
         fact = f"{name} is no run's folder, and {root} has no run of such a recipe."

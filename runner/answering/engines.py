@@ -1,0 +1,61 @@
+"""What runs a model: the same requests, settings and draws, whichever it is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from runner import products
+from runner.answering.asking import Request, Tokens
+from runner.answering.settings import Options
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The tokens of one answer, and whatever came after it; a log-probability for each."""
+
+    ids: Sequence[int]
+    logprobs: Sequence[float] | None = None
+
+
+class Engine(Protocol):
+    """Answers batches of requests."""
+
+    tokens: Tokens
+    limit: int | None
+    """The most tokens of a prompt with its answer; None where there is no such limit."""
+
+    def ready(self, longest: int) -> None:
+        """Prepare for so many tokens of a prompt with its answer."""
+
+    def width(self, length: int) -> int:
+        """The tokens that a prompt of this length is padded to; only equal ones share a batch."""
+
+    def rows(self, width: int) -> int:
+        """How many prompts of this width are answered together."""
+
+    def answer(self, batch: Sequence[Request]) -> list[Drawn]:
+        """The answers to prompts of one width, in their order."""
+
+    def close(self) -> None:
+        """Let go of what the engine itself has opened."""
+
+
+def of(options: Options, inputs: Mapping[str, Any]) -> Engine:
+    """The engine that the options name, with the model that it runs."""
+    if options.engine == "llama.cpp":
+        from runner.answering import with_llama
+
+        return with_llama.opened(options, inputs["gguf"].folder)
+    from runner.answering.with_transformers import Transformers
+
+    model = inputs["model"]
+    if "dataset" in inputs and inputs["dataset"].template is not None:
+        model = products.with_template(model, inputs["dataset"].template)
+    assistant = inputs.get("assistant")
+    return Transformers(options, model, assistant)
+
+
+def room(options: Options, limit: int | None, prompt: int) -> int:
+    """How many tokens an answer may have after a prompt of so many."""
+    left = options.max_new_tokens if limit is None else limit - prompt
+    return min(options.max_new_tokens, left)

@@ -1,0 +1,56 @@
+"""One model that is asked again and again, by a person: single questions, and conversations."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from runner.answering import loop, settings
+from runner.answering.asking import Prompt
+from runner.answering.settings import Options
+from runner.checkpoint import Checkpoints
+from runner.errors import Problem, RecipeError
+from runner.options import Fault, build
+from runner.products import Model, Row
+from runner.stage import Context
+
+LENGTH = 256
+"""The longest answer to a person, where the options do not say another."""
+GIVEN = ("prompts", "file", "rows", "engine")
+"""Options that mean nothing to a person who asks one thing at a time."""
+
+
+def options_of(given: Mapping[str, Any], prompt: str = "") -> Options:
+    """The options of a generate step, from what was typed; RecipeError with all their faults."""
+    told = {"max_new_tokens": LENGTH, **given, "prompts": [prompt or "..."]}
+    options, faults = build(Options, told)
+    faults += [Fault((name,), f"{name} is not for here.") for name in GIVEN & given.keys()]
+    if options is not None:
+        model: Any = {"model": ()}
+        faults += [each for each in settings.check(options, model) if each.where]
+    if faults:
+        raise RecipeError(Problem(".".join(f.where), f.fact, f.guess) for f in faults)
+    assert options is not None
+    made: Options = options
+    return made
+
+
+def answers(model: Model, options: Options) -> list[Row]:
+    """The rows of the options' prompts."""
+    with tempfile.TemporaryDirectory() as folder:
+        return loop.answers(options, {"model": model}, _context(Path(folder)))
+
+
+def reply(model: Model, options: Options, messages: Sequence[Mapping[str, Any]]) -> Row:
+    """The answer to a conversation that ends with a question."""
+    asked = [Prompt(str(messages[-1]["content"]), messages)]
+    with tempfile.TemporaryDirectory() as folder:
+        return loop.answers(options, {"model": model}, _context(Path(folder)), asked)[0]
+
+
+def _context(folder: Path) -> Context:
+    return Context(folder, Checkpoints(folder / "checkpoints", _unsaid))
+
+
+def _unsaid(text: str) -> None:
+    """Nobody waits for a checkpoint here."""

@@ -1,0 +1,112 @@
+"""`runner generate` and `runner chat`: the model that a run has made answers, once or on and on."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import Problem, RecipeError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from runner.products import Model
+
+OPTIONS = "options of a generate step: max_new_tokens=99 temperature=0.7"
+AGAIN = "/new"
+
+
+def _generate(words: Sequence[str]) -> int:
+    from runner.answering import talking
+
+    parser = _parser("generate", "Have the last model of a run answer a prompt.")
+    parser.add_argument("prompt", help="what to ask; - reads it from standard input")
+    parser.add_argument("options", nargs="*", metavar="OPTION=VALUE", help=OPTIONS)
+    parser.add_argument("--json", action="store_true", help="whole rows, for programs")
+    given = parser.parse_intermixed_args(words)
+    prompt = sys.stdin.read() if given.prompt == "-" else given.prompt
+    options = talking.options_of(_typed(given.options), prompt)
+    rows = talking.answers(_model(given), options)
+    for row in rows:
+        print(_as_json(row) if given.json else _said(row))
+    return 1 if any(row["finish"] == "error" for row in rows) else 0
+
+
+def _chat(words: Sequence[str]) -> int:
+    from runner.answering import talking
+
+    parser = _parser("chat", f"Talk to the last model of a run. {AGAIN} begins anew.")
+    parser.add_argument("options", nargs="*", metavar="OPTION=VALUE", help=OPTIONS)
+    given = parser.parse_intermixed_args(words)
+    options = talking.options_of(_typed(given.options))
+    model, messages = _model(given), list[dict[str, str]]()
+    print(f"{AGAIN} begins anew; an empty line or Ctrl-D ends.")
+    while text := _line():
+        if text == AGAIN:
+            messages.clear()
+            continue
+        messages.append({"role": "user", "content": text})
+        row = talking.reply(model, options, messages)
+        print(_said(row))
+        messages.append({"role": "assistant", "content": row["answer"]})
+        if row["finish"] == "error":
+            messages.clear()
+    return 0
+
+
+def _line() -> str:
+    """What is typed next; nothing at the end."""
+    print("> ", end="", flush=True)
+    return sys.stdin.readline().strip()
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    return str(row["answer"]) if row["finish"] != "error" else f"(no answer: {row['reason']})"
+
+
+def _as_json(row: Mapping[str, Any]) -> str:
+    import json
+
+    return json.dumps(row, ensure_ascii=False)
+
+
+def _typed(words: Sequence[str]) -> dict[str, Any]:
+    """Options as they are typed, their values as YAML reads them."""
+    import yaml
+
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            fact = f'"{word}" is no option.'
+            raise RecipeError([Problem("", fact, "Write name=value.", "runner show generate")])
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RecipeError([Problem(name, f"{value} cannot be read.")]) from error
+    return found
+
+
+def _model(given: "Namespace") -> "Model":
+    from runner import hardware, results, run
+    from runner.report import folder
+
+    for name, value in run.QUIET.items():
+        os.environ.setdefault(name, value)
+    hardware.prepare()
+    there = folder.find(given.run, given.runs)
+    found: Model = results.model_of(there, lambda text: print(text, file=sys.stderr))
+    return found
+
+
+def _parser(command: str, description: str) -> "ArgumentParser":
+    from argparse import ArgumentParser
+
+    parser = ArgumentParser(f"runner {command}", description=description)
+    parser.add_argument("run", help="a run's folder or name, or a recipe's name for its newest run")
+    parser.add_argument("--runs", default="runs", type=Path, help="where the runs are (runs)")
+    return parser
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"generate": _generate, "chat": _chat}
