@@ -245,10 +245,17 @@ def untouched(tokenizer: Any) -> Any:
 def linear_width(model: Any) -> int:
     """Inputs and outputs of all linear layers but the last: an adapter's parameters per rank."""
     from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
 
-    layers = [each for each in model.modules() if isinstance(each, Linear)]
+    layers = [each for each in model.modules() if isinstance(each, (Linear, Conv1D))]
     inner = [each for each in layers if each is not model.get_output_embeddings()]
-    return sum(each.in_features + each.out_features for each in inner)
+    return sum(map(_width, inner))
+
+
+def _width(layer: Any) -> int:
+    """Inputs and outputs of a layer; GPT-2's Conv1D has other names for them."""
+    is_linear = hasattr(layer, "in_features")
+    return int(layer.in_features + layer.out_features if is_linear else layer.nx + layer.nf)
 
 
 def with_template(model: Model, template: str | None) -> Model:
