@@ -195,23 +195,25 @@ def restore_scores(folder: Path, inputs: Mapping[str, Any]) -> Any:
     return files.read_json(folder / "scores.json")
 
 
-def open_model(folder: Path, *, tokenizer: Any = None, **settings: Any) -> Model:
+def open_model(
+    folder: Path, *, tokenizer: Any = None, scores: bool = False, **settings: Any
+) -> Model:
     """A causal language model and its tokenizer from a folder, as `open_weights` opens it."""
-    model = open_weights(folder, **settings)
+    model = open_weights(folder, scores=scores, **settings)
     return Model(model, tokenizer or open_tokenizer(folder), folder)
 
 
-def open_weights(folder: Path, **settings: Any) -> Any:
+def open_weights(folder: Path, *, scores: bool = False, **settings: Any) -> Any:
     """A causal language model from a folder, on this machine's device, in eval mode.
 
-    `settings` go to `AutoModelForCausalLM.from_pretrained`. Nothing is fetched, and pickled
-    weights and code of the folder's own are refused.
+    `scores` opens one that gives a number for a text instead. `settings` go to `from_pretrained`.
+    Nothing is fetched, and pickled weights and code of the folder's own are refused.
     """
     from runner import hardware
     from runner.models import form, opening
 
     how = {"device_map": hardware.device(), **settings}
-    return opening.open_whole(form.read(folder), how)
+    return opening.open_whole(form.read(folder), how, scores=scores)
 
 
 def open_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
