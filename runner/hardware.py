@@ -19,11 +19,15 @@ LARGE = 1 << 30
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU that this process may use: memory in bytes, compute capability as (9, 0)."""
+    """One GPU that this process may use: memory in bytes, compute capability as (9, 0).
+
+    `bus` is its PCI address, by which every library of the driver knows it.
+    """
 
     name: str
     memory: int
     capability: tuple[int, int]
+    bus: str = ""
 
 
 @cache
@@ -54,12 +58,14 @@ def gpus() -> tuple[Gpu, ...]:
 def _gpu(driver: ctypes.CDLL, index: int) -> Gpu:
     device, memory = ctypes.c_int(), ctypes.c_size_t()
     name, major, minor = ctypes.create_string_buffer(128), ctypes.c_int(), ctypes.c_int()
+    bus = ctypes.create_string_buffer(32)
     driver.cuDeviceGet(ctypes.byref(device), index)
     driver.cuDeviceGetName(name, len(name), device)
     driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
     driver.cuDeviceGetAttribute(ctypes.byref(major), 75, device)  # COMPUTE_CAPABILITY_MAJOR
     driver.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)  # COMPUTE_CAPABILITY_MINOR
-    return Gpu(name.value.decode(), memory.value, (major.value, minor.value))
+    driver.cuDeviceGetPCIBusId(bus, len(bus), device)
+    return Gpu(name.value.decode(), memory.value, (major.value, minor.value), bus.value.decode())
 
 
 def device() -> str:
@@ -120,12 +126,30 @@ def free_memory(name: str) -> int | None:
     """Bytes that are free on a device, "cpu" or "cuda:0"; None where nobody can tell.
 
     On the CPU the smaller of what the machine and what the container (cgroup 2) leave; of a GPU
-    all that it has.
+    what the driver says that no process has, and all of it where the driver cannot be asked.
     """
     if name == "cpu":
         return min(filter(None, (_available(), _left_in_container())), default=None)
     index = int(name.partition(":")[2] or 0)
-    return gpus()[index].memory if index < len(gpus()) else None
+    return _left_on(gpus()[index]) if index < len(gpus()) else None
+
+
+def _left_on(gpu: Gpu) -> int:
+    """What is free on a GPU, asked of NVML: CUDA itself would take some of it to answer."""
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return gpu.memory
+    if nvml.nvmlInit_v2():
+        return gpu.memory
+    handle, found = ctypes.c_void_p(), (ctypes.c_ulonglong * 3)()  # total, free, used
+    try:
+        unknown = nvml.nvmlDeviceGetHandleByPciBusId_v2(gpu.bus.encode(), ctypes.byref(handle))
+        if unknown or nvml.nvmlDeviceGetMemoryInfo(handle, found):
+            return gpu.memory
+        return min(gpu.memory, found[1])
+    finally:
+        nvml.nvmlShutdown()
 
 
 def _available() -> int | None:

@@ -197,23 +197,25 @@ def restore_scores(folder: Path, inputs: Mapping[str, Any]) -> Any:
     return files.read_json(folder / "scores.json") | {"rows": restore_rows(folder, inputs)}
 
 
-def open_model(folder: Path, *, tokenizer: Any = None, **settings: Any) -> Model:
+def open_model(
+    folder: Path, *, tokenizer: Any = None, scores: bool = False, **settings: Any
+) -> Model:
     """A causal language model and its tokenizer from a folder, as `open_weights` opens it."""
-    model = open_weights(folder, **settings)
+    model = open_weights(folder, scores=scores, **settings)
     return Model(model, tokenizer or open_tokenizer(folder), folder)
 
 
-def open_weights(folder: Path, **settings: Any) -> Any:
+def open_weights(folder: Path, *, scores: bool = False, **settings: Any) -> Any:
     """A causal language model from a folder, on this machine's device, in eval mode.
 
-    `settings` go to `AutoModelForCausalLM.from_pretrained`. Nothing is fetched, and pickled
-    weights and code of the folder's own are refused.
+    `scores` opens one that gives a number for a text instead. `settings` go to `from_pretrained`.
+    Nothing is fetched, and pickled weights and code of the folder's own are refused.
     """
     from runner import hardware
     from runner.models import form, opening
 
     how = {"device_map": hardware.device(), **settings}
-    return opening.open_whole(form.read(folder), how)
+    return opening.open_whole(form.read(folder), how, scores=scores)
 
 
 def open_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
@@ -247,10 +249,17 @@ def untouched(tokenizer: Any) -> Any:
 def linear_width(model: Any) -> int:
     """Inputs and outputs of all linear layers but the last: an adapter's parameters per rank."""
     from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
 
-    layers = [each for each in model.modules() if isinstance(each, Linear)]
+    layers = [each for each in model.modules() if isinstance(each, (Linear, Conv1D))]
     inner = [each for each in layers if each is not model.get_output_embeddings()]
-    return sum(each.in_features + each.out_features for each in inner)
+    return sum(map(_width, inner))
+
+
+def _width(layer: Any) -> int:
+    """Inputs and outputs of a layer; GPT-2's Conv1D has other names for them."""
+    is_linear = hasattr(layer, "in_features")
+    return int(layer.in_features + layer.out_features if is_linear else layer.nx + layer.nf)
 
 
 def with_template(model: Model, template: str | None) -> Model:

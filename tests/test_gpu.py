@@ -31,6 +31,15 @@ def test_the_driver_and_torch_see_the_same_gpus():
         assert each.memory == torch.cuda.get_device_properties(index).total_memory
 
 
+def test_the_driver_and_torch_tell_the_same_of_free_memory():
+    import torch
+
+    free, _ = torch.cuda.mem_get_info()
+    assert abs(hardware.free_memory("cuda") - free) < 1e9
+    held = torch.empty(4 << 30, dtype=torch.uint8, device="cuda")
+    assert hardware.free_memory("cuda") < free - 0.9 * held.nbytes
+
+
 def test_a_run_over_all_stages_uses_the_gpu_and_a_second_one_does_nothing(tmp_path):
     make_recipe(tmp_path, make_model(tmp_path / "model"))
     command = [sys.executable, "-m", "runner", "run", "tiny.yaml"]

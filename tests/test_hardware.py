@@ -1,7 +1,13 @@
 """What is asked of the machine."""
 
+import ctypes
 import subprocess
 import sys
+from types import SimpleNamespace
+
+import pytest
+
+from runner import hardware
 
 FREED_BY_A_THREAD = """
 from pathlib import Path
@@ -33,3 +39,43 @@ def test_what_a_thread_has_freed_goes_back_to_the_system():
     held, left = map(int, done.stdout.split())
     assert held > 200e6
     assert left < 60e6
+
+
+def nvml(calls, answer):
+    """The driver's library on a machine whose GPU other processes use too."""
+
+    def find(bus, handle):
+        calls.append(bus)
+        return answer
+
+    def tell(handle, found):
+        found[0], found[1], found[2] = 80 << 30, 30 << 30, 50 << 30
+        return 0
+
+    return SimpleNamespace(
+        nvmlInit_v2=lambda: calls.append("begin"),
+        nvmlShutdown=lambda: calls.append("end"),
+        nvmlDeviceGetHandleByPciBusId_v2=find,
+        nvmlDeviceGetMemoryInfo=tell,
+    )
+
+
+@pytest.mark.parametrize(("answer", "free"), [(0, 30 << 30), (6, 80 << 30)])
+def test_what_other_processes_have_of_a_gpu_is_not_free(answer, free, monkeypatch):
+    calls: list = []
+    gpu = hardware.Gpu("a GPU", 80 << 30, (9, 0), "0000:1B:00.0")
+    monkeypatch.setattr(hardware, "gpus", lambda: (gpu,))
+    library = {"libnvidia-ml.so.1": nvml(calls, answer)}
+    monkeypatch.setattr(ctypes, "CDLL", library.__getitem__)
+    assert hardware.free_memory("cuda") == hardware.free_memory("cuda:0") == free
+    assert hardware.free_memory("cuda:1") is None
+    assert calls == ["begin", b"0000:1B:00.0", "end"] * 2
+
+
+def test_without_the_drivers_library_all_of_a_gpu_counts(monkeypatch):
+    def missing(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(hardware, "gpus", lambda: (hardware.Gpu("a GPU", 80 << 30, (9, 0)),))
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    assert hardware.free_memory("cuda") == 80 << 30

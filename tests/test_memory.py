@@ -179,19 +179,43 @@ def test_a_run_is_refused_before_anything_is_fetched(tiny_model, tmp_path, monke
     assert not list(store.root.glob("entries/*"))
 
 
-def test_only_the_configuration_of_a_hub_repository_is_fetched_for_it(monkeypatch, tiny_model):
-    asked = []
+@pytest.fixture
+def hub(tiny_model, tmp_path, monkeypatch):
+    """A Hub that has the tiny model, and an empty cache."""
+    from hub import Repo, serve
+    from huggingface_hub import close_session, constants
 
-    def download(repo, name, revision):
-        asked.append((repo, name, revision))
-        return str(tiny_model / name)
+    with serve(Repo.of("acme/tiny", tiny_model)) as hub:
+        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        for name, value in {
+            "ENDPOINT": hub.endpoint,
+            "HUGGINGFACE_CO_URL_TEMPLATE": template,
+            "HF_HUB_CACHE": str(tmp_path / "cache"),
+            "HF_TOKEN_PATH": str(tmp_path / "token"),
+            "HF_HUB_OFFLINE": False,
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        yield hub
+        close_session()
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    options, _ = build(fetch.Options, {"repo": "acme/tiny", "commit": "0" * 40})
+
+def of_the_hub(commit):
+    """What `load` claims of a repository of which nothing was fetched."""
+    options, _ = build(fetch.Options, {"repo": "acme/tiny", "commit": commit})
     origin = fetch.room(options, {}).gives["origin"]
-    claim = load.room(load.Options(), {"files": {"origin": origin}}).memory()
-    assert asked == [("acme/tiny", "config.json", "0" * 40)]
-    assert claim.estimate.weights in (2 * 107_072, 4 * 107_072)
+    return load.room(load.Options(), {"files": {"origin": origin}}).memory()
+
+
+def test_only_the_configuration_of_a_hub_repository_is_fetched_for_it(hub):
+    commit = hub.repos["model", "acme/tiny"].branches["main"].sha
+    assert of_the_hub(commit).estimate.weights in (2 * 107_072, 4 * 107_072)
+    assert {each.path for each in hub.asked()} == {f"/acme/tiny/resolve/{commit}/config.json"}
+
+
+def test_a_repository_that_the_hub_does_not_give_is_not_guessed_at(hub):
+    assert of_the_hub("0" * 40) is None
+    hub.fault("config.json", status=401, times=9)
+    assert of_the_hub(hub.repos["model", "acme/tiny"].branches["main"].sha) is None
 
 
 def test_a_source_that_tells_nothing_yet_is_not_guessed_at():

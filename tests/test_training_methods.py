@@ -393,6 +393,13 @@ def test_the_room_that_training_takes(options, model, kept_bytes, trained):
         assert found.gives["bytes"] == kept_bytes
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_the_width_of_the_layers_is_what_an_adapter_of_rank_1_has(kind):
+    width = products.linear_width(random_model(kind))
+    adapted = attached(random_model(kind), rank=1)
+    assert width == sum(each.numel() for each in adapted.parameters() if each.requires_grad)
+
+
 # --- training
 
 

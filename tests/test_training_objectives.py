@@ -2,12 +2,14 @@
 
 import json
 import math
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from lessons import Crash
 
 from runner import files
 from runner.checkpoint import Checkpoints
@@ -15,7 +17,7 @@ from runner.errors import StepError, Stopped
 from runner.products import Dataset, Files, Model
 from runner.stage import Context
 from runner.stages import adapt, evaluate, generate, load, quantize, save
-from runner.training import objectives
+from runner.training import objectives, saving
 from runner.training.objectives import dpo, grpo, kto, orpo, rewards
 from runner.training.objectives.given import Given
 from runner.training.settings import Options, Reward
@@ -292,8 +294,11 @@ def score(model: Model, row: dict[str, list[int]], name: str) -> float:
         return model.model(torch.tensor([row["prompt_ids"] + row[name]])).logits.item()
 
 
-def test_a_reward_model_read_back_scores_the_same(base, tiny_model, scorer, tmp_path):
-    model, _ = trained(settings_of("reward", scorer, max_steps=3), base, tmp_path / "a")
+@pytest.mark.parametrize(
+    "how", [{}, {"merge": True}, {"method": "full", "rank": None}], ids=["lora", "merged", "full"]
+)
+def test_a_reward_model_read_back_scores_the_same(how, base, tiny_model, scorer, tmp_path):
+    model, _ = trained(settings_of("reward", scorer, max_steps=3, **how), base, tmp_path / "a")
     (tmp_path / "kept").mkdir()
     adapt.save(model, tmp_path / "kept")
     again = adapt.restore(tmp_path / "kept", {"model": opened(tiny_model, tmp_path / "again")})
@@ -394,6 +399,47 @@ def test_an_objective_goes_on_to_the_same_bytes(
     assert [row["step"] for row in later] == list(range(stop_after + 1, 9))
     assert [row["loss"] for row in later] == [row["loss"] for row in rows[stop_after:]]
     assert bytes_of(continued, tmp_path / "b") == bytes_of(undisturbed, tmp_path / "a")
+
+
+WHOLE = {"method": "full", "rank": None, "learning_rate": 1e-3}
+
+
+@pytest.mark.parametrize("objective", ["dpo", "kto", "orpo", "reward", "grpo"])
+def test_a_model_that_is_trained_whole_goes_on_after_a_crash_to_the_same_bytes(
+    objective, tiny_model, scorer, tmp_path
+):
+    options = settings_of(objective, scorer, max_steps=6, checkpoint_every=2, **WHOLE)
+    if objective == "grpo":
+        options = replace(options, effective_batch_size=8)
+
+    def train(folder: Path, crash_at: int = 0) -> Model:
+        def measure(row: dict[str, Any]) -> None:
+            if "loss" in row and row["step"] == crash_at:
+                raise Crash
+
+        dataset = dataset_of(objectives.TABLE[objective].ROWS, opened(tiny_model, folder).tokenizer)
+        model = opened(tiny_model, folder)
+        try:
+            return adapt.run(
+                options, {"model": model, "dataset": dataset}, context(folder, metrics=measure)
+            )
+        finally:
+            for thread in threading.enumerate():
+                if thread.name == saving.WRITER:
+                    thread.join()
+
+    expected = bytes_of(train(tmp_path / "whole"), tmp_path / "a")
+    with pytest.raises(Crash):
+        train(tmp_path / "broken", crash_at=5)
+    assert Checkpoints(tmp_path / "broken" / "checkpoints", print).newest()[0] == 4
+    assert bytes_of(train(tmp_path / "broken"), tmp_path / "b") == expected
+    untaught = opened(tiny_model, tmp_path / "untaught")
+    model = adapt.restore(tmp_path / "b", {"model": untaught}).model
+    assert type(model).__name__.endswith(
+        "ForSequenceClassification" if objective == "reward" else "ForCausalLM"
+    )
+    changed = model.model.layers[0].mlp.up_proj.weight
+    assert not changed.equal(untaught.model.model.layers[0].mlp.up_proj.weight)
 
 
 @pytest.mark.parametrize("objective", ["dpo", "kto", "grpo"])

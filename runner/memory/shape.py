@@ -70,9 +70,10 @@ def weights(model: Any, held: Held) -> int:
 def inner_layers(model: Any) -> Iterator[Any]:
     """The linear layers that are quantized and adapted: all but the last."""
     from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
 
     for module in model.modules():
-        if isinstance(module, Linear) and module is not model.get_output_embeddings():
+        if isinstance(module, (Linear, Conv1D)) and module is not model.get_output_embeddings():
             yield module
 
 

@@ -43,19 +43,22 @@ def open_whole(
     note: Callable[[str], None] = lambda _: None,
     *,
     trust: bool = False,
+    scores: bool = False,
 ) -> Any:
     """The model of a folder, in eval mode; StepError where a weight is not the checkpoint's.
 
-    `settings` go to `AutoModelForCausalLM.from_pretrained`. transformers fills what a checkpoint
+    It is a causal language model, or with `scores` one that gives a number for a text. `settings`
+    go to `from_pretrained`. transformers fills what a checkpoint
     lacks with random numbers and warns; here that is an error.
     """
     if form.gguf:
         return _open_gguf(form.gguf, settings)
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    kind = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, found = kind.from_pretrained(
             form.folder,
             local_files_only=True,
             use_safetensors=True,

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from runner import hardware
 from runner.memory.estimate import STATES, Training, to_train
@@ -26,10 +27,28 @@ def claim(options: Options, model: Facts, dataset: Facts) -> Claim | None:
     if config is None or length is None or options.objective == "grpo":
         return None
     held = _held(options, loading.held(model["load"], config, model.get("bytes", 0)))
-    step = _step(options, length)
+    step = _step(options, length, options.micro_batch_size or 1, _checkpoints(options))
     with suppress(Exception):  # an estimate that cannot be made must keep nobody from training
-        found = to_train(config, held, step, device=hardware.device())
+        found = to_train(config, held, step, device=hardware.device().partition(":")[0])
         return Claim(estimate=found, device=hardware.device(), try_instead=_instead(options, step))
+    return None
+
+
+def beside_weights(
+    options: Options, model: Any, length: int, rows: int, *, checkpointing: bool
+) -> int | None:
+    """What one step of a model in memory takes beside its weights; None where nobody can tell."""
+    from runner import quantized
+    from runner.training.methods import adapters
+
+    base = adapters.base_of(model)
+    attention = "eager" if base.config._attn_implementation == "eager" else "sdpa"
+    with suppress(Exception):  # as above
+        said = quantized.description(base) or {}
+        held = Held(dtype=str(base.dtype).removeprefix("torch."), quantized=said.get("method"))
+        step = _step(options, length, rows, checkpointing)
+        found = to_train(base.config, held, step, attention, hardware.device().partition(":")[0])
+        return found.peak - found.weights
     return None
 
 
@@ -51,14 +70,18 @@ def _held(options: Options, loaded: Held) -> Held:
     return loaded
 
 
-def _step(options: Options, length: int) -> Training:
-    rows = options.micro_batch_size or 1
-    checkpointing = options.gradient_checkpointing
+def _checkpoints(options: Options) -> bool:
+    """Whether activations are computed twice where that takes least."""
+    chosen = options.gradient_checkpointing
+    return bool(hardware.gpus()) if chosen == "auto" else bool(chosen)
+
+
+def _step(options: Options, length: int, rows: int, checkpointing: bool) -> Training:
     return Training(
         rank=_rank(options),
         micro_batch_size=rows * ROWS_OF_A_PAIR.get(options.objective, 1),
         max_length=length,
-        gradient_checkpointing=bool(hardware.gpus()) if checkpointing == "auto" else checkpointing,
+        gradient_checkpointing=checkpointing,
         optimizer=options.optimizer if options.optimizer in STATES else "adamw",  # type: ignore[arg-type]
     )
 

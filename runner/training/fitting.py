@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner import hardware
+from runner.training import claims
 from runner.training.settings import Options
 
 CPU_TOKENS = 512
 """Tokens at once on a CPU, where more make a step slower: of 8 rows of up to 700 tokens, one at a
 time took 5.4 s and 2.3 GB with SmolLM2-135M on 2 cores, two 6.2 s, four 7.1 s, all 19 s and 8.8 GB.
 """
-USABLE = 0.7
-"""Of the free memory; the rest is for gradients, the optimizer and what is not reckoned with."""
+USABLE = 0.85
+"""Of the free memory; the rest is for what kernels take by themselves and for holes."""
+CLEAR = 4
+"""How many times what the rule of thumb says must be free for nothing else to be asked."""
 PER_LAYER = 34
 """Bytes of activations of a token, layer and hidden value in 16 bits (arXiv:2205.05198, 4.1)."""
 PER_LOGIT = 10
@@ -28,33 +31,60 @@ class Fit:
 
 
 def fit(options: Options, model: Any, lengths: Sequence[int]) -> Fit:
-    """As many rows as fit by a rule of thumb, as a power of two; the loop corrects it downwards.
+    """As many rows as fit into what is free now, as a power of two; the loop corrects it downwards.
 
-    Activations are kept where the whole effective batch then fits, or 8 rows at least.
+    Activations are kept where the whole effective batch then fits, or 8 rows at least, or as many
+    as are asked for.
     """
-    chosen, effective = options.gradient_checkpointing, options.effective_batch_size
-    longest = max(lengths, default=1) or 1
-    wanted = min(8, effective)
-    plain = _rows(model, longest, checkpointing=False)
-    checkpointing = plain < wanted if chosen == "auto" else bool(chosen)
-    if not hardware.gpus() and chosen == "auto":
-        checkpointing = False
+    effective, longest = options.effective_batch_size, max(lengths, default=1) or 1
+    asked = options.micro_batch_size
     if options.objective == "kto":  # whose rows are compared with the others in memory
-        return Fit(effective, checkpointing)
-    if options.micro_batch_size is not None:
-        return Fit(options.micro_batch_size, checkpointing)
-    rows = _rows(model, longest, checkpointing=checkpointing)
-    return Fit(effective if rows >= effective else _power_of_two(rows), checkpointing)
+        asked = effective
+    wanted = asked or min(8, effective)
+    twice = _is_twice(options, model, longest, wanted)
+    if asked is not None:
+        return Fit(asked, twice)
+    rows = _rows(options, model, longest, effective, checkpointing=twice)
+    return Fit(effective if rows >= effective else _power_of_two(rows), twice)
 
 
-def _rows(model: Any, longest: int, *, checkpointing: bool) -> int:
-    """How many rows of the longest length fit."""
+def _is_twice(options: Options, model: Any, longest: int, wanted: int) -> bool:
+    """Whether activations are computed twice: where they are too many to be kept, on a GPU."""
+    chosen = options.gradient_checkpointing
+    if chosen != "auto":
+        return bool(chosen)
     if not hardware.gpus():
-        return max(1, CPU_TOKENS // longest)
+        return False
+    return _rows(options, model, longest, wanted, checkpointing=False) < wanted
+
+
+def _rows(options: Options, model: Any, longest: int, most: int, *, checkpointing: bool) -> int:
+    """How many rows of the longest length fit, up to `most`.
+
+    What a step takes grows by as much with every row, so that one and two rows tell of all.
+    """
+    most = most if hardware.gpus() else min(most, max(1, CPU_TOKENS // longest))
+    free, by_thumb = _free(), longest * bytes_per_token(model.config, checkpointing)
+    if most == 1 or free is None or CLEAR * by_thumb * most < free:
+        return most
+    room = int(USABLE * free)
+    one, two = (
+        claims.beside_weights(options, model, longest, rows, checkpointing=checkpointing)
+        for rows in (1, 2)
+    )
+    if one is None or two is None:
+        return min(most, room // by_thumb)
+    return min(most, 1 + (room - one) // max(1, two - one)) if one <= room else 0
+
+
+def _free() -> int | None:
+    """Bytes that are free now where the model is."""
+    if not hardware.gpus():
+        return hardware.free_memory("cpu")
     import torch
 
-    free, _ = torch.cuda.mem_get_info()
-    return int(USABLE * free / (longest * bytes_per_token(model.config, checkpointing)))
+    hardware.release_memory()
+    return int(torch.cuda.mem_get_info()[0])
 
 
 def bytes_per_token(config: Any, checkpointing: bool) -> int:

@@ -22,8 +22,8 @@ def train(
 
     source = products.with_template(source, dataset.template)
     set_seed(options.seed)
-    came_in = methods.formats(source.model)
     shaped = objectives.shaped(source.model, source.tokenizer, options)
+    came_in = methods.formats(shaped)
     model: Any = methods.attach(shaped, options, context.note, adapter)
     context.facts |= loop.train(model, source.tokenizer, dataset, options, context)
     model = methods.finish(model, options, came_in, context.note)

@@ -17,6 +17,7 @@ def write(product: Model, folder: Path) -> None:
     is_adapter = hasattr(model, "peft_config")
     held_in = quantized.description(model.get_base_model()) if is_adapter else None
     said = {"attention": model.config._attn_implementation, "held_in": held_in}
+    said |= {"scores": True} if objectives.scores(model) and not is_adapter else {}
     files.write_json(folder / SETTINGS, said)
     if not is_adapter:
         products.write_model(model, products.untouched(product.tokenizer), folder / WHOLE)
@@ -30,8 +31,8 @@ def read(folder: Path, base_model: Callable[[], Model]) -> Model:
     """Open the whole model, or put the adapter onto its base, which is asked for only then."""
     said = files.read_json(folder / SETTINGS)
     if (folder / WHOLE).is_dir():
-        attention = said["attention"]
-        return products.open_model(folder / WHOLE, dtype="auto", attn_implementation=attention)
+        settings = {"dtype": "auto", "attn_implementation": said["attention"]}
+        return products.open_model(folder / WHOLE, scores=said.get("scores", False), **settings)
     template = (folder / products.TEMPLATE).read_text(encoding="utf-8")
     base = products.with_template(base_model(), template or None)
     shaped = objectives.reshaped(base.model, base.tokenizer, folder)

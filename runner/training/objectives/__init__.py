@@ -78,6 +78,11 @@ def shaped(model: Any, tokenizer: Any, options: Options) -> Any:
     return reward.scorer(model, tokenizer) if options.objective == "reward" else model
 
 
+def scores(model: Any) -> bool:
+    """Whether a model gives a number for a text instead of going on with it."""
+    return reward.is_scorer(model)
+
+
 def reshaped(model: Any, tokenizer: Any, folder: Path) -> Any:
     """The model as it must be for the adapter of this folder."""
     config = files.read_json(folder / "adapter_config.json")

@@ -89,5 +89,11 @@ def scorer(model: Any, tokenizer: Any) -> Any:
     return made
 
 
+def is_scorer(model: Any) -> bool:
+    """Whether a model, with an adapter or without, is of the class that `scorer` makes."""
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    return type(inner).__name__.endswith("ForSequenceClassification")
+
+
 def _is_empty(layer: Any) -> bool:
     return any(each.is_meta for each in layer.parameters(recurse=False))
