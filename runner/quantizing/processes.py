@@ -55,6 +55,7 @@ def ask(
             with process.stdin as asked:
                 json.dump({"parent": os.getpid(), "what": what, **about}, asked)
             answer = _follow(events.fileno(), context)
+            process.wait()  # it has said all and closed the pipe
         finally:
             process.kill()
             code = process.wait()
