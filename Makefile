@@ -2,7 +2,7 @@
 PYTHON ?= python
 TORCH ?= torch==2.13.0
 
-.PHONY: check test fast lint latest test-s3 test-olah test-report test-trackers long gpu bench torture torture-train readme golden
+.PHONY: check test fast lint latest test-s3 test-olah test-report test-trackers test-quantize long gpu bench torture torture-train readme golden
 
 check: test lint
 
@@ -57,6 +57,15 @@ test-trackers:
 	$(PYTHON) -c "import site; print(*site.getsitepackages(), sep='\n')" > $$(echo .venv-trackers/lib/python3*/site-packages)/outer.pth
 	.venv-trackers/bin/python -m pip install -q $(TRACKERS)
 	.venv-trackers/bin/python -m pytest -rs tests/test_trackers.py
+
+# What quantizes with libraries of its own, on top of this environment's without touching them.
+QUANTIZERS = gptqmodel optimum llmcompressor compressed-tensors torchao
+
+test-quantize:
+	$(PYTHON) -m venv --clear .venv-quantize
+	$(PYTHON) -c "import site; print(*site.getsitepackages(), sep='\n')" > $$(echo .venv-quantize/lib/python3*/site-packages)/outer.pth
+	.venv-quantize/bin/python -m pip install -q -c constraints.txt $(QUANTIZERS)
+	.venv-quantize/bin/python -m pytest -rs -m "not real or long" tests/test_quantizing*.py
 
 # The real model taught by more methods and objectives than the tests of every day have time for.
 long:

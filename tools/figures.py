@@ -14,6 +14,7 @@ import costs
 import fetching
 import memory
 import processing
+import quantizing
 import reporting
 import training
 
@@ -45,6 +46,7 @@ def main() -> None:
             ),
         }
         pages = ["\n".join(processing.page(model)) + "\n", memory.page(model)]
+        pages.append(quantizing.page(model))
         report = reporting.page(folder, env)
     text = _page(whole, record, rows) + report + _store_page() + fetching.page()
     text += "".join(pages) + training.page()

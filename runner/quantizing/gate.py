@@ -23,12 +23,19 @@ def stand(
 ) -> dict[str, Any]:
     """Measure both models, and raise StepError where the result is not worth keeping."""
     shown, what = rows(dataset, partial(products.open_tokenizer, made), options.gate)
-    asked = {"whole": str(whole.resolve()), "made": str(made.resolve()), "rows": shown}
-    found = processes.ask("measure", asked, context, methods.of(options).environment)
-    before, after = found["perplexity_before"], found["perplexity"]
-    found["perplexity_increase"] = _rise(before, after)
+    found = compared(whole, made, shown, options, context)
     judge(found, options.gate, context.note)
     return {**found, "measured_on": what}
+
+
+def compared(
+    whole: Path, made: Path, shown: list[list[int]], options: Options, context: Context
+) -> dict[str, Any]:
+    """What `measuring.compare` finds, in a process of its own, and by how much perplexity rose."""
+    asked = {"whole": str(whole.resolve()), "made": str(made.resolve()), "rows": shown}
+    found = processes.ask("measure", asked, context, methods.of(options).environment)
+    rise = _rise(found["perplexity_before"], found["perplexity"])
+    return {**found, "perplexity_increase": rise}
 
 
 def judge(found: Mapping[str, Any], gate: Gate, note: Callable[[str], None]) -> None:

@@ -117,8 +117,14 @@ def check(options: Options) -> Iterator[Fault]:
         yield Fault(("symmetric",), f"symmetric means nothing to {name}.")
     if options.double_quantization and name not in ("nf4", "fp4"):
         yield Fault(("double_quantization",), f"{name} has no double quantization.")
-    if method.extra and (lacking := extras.missing(method.extra)):
+    if lacking := missing(name):
         yield Fault((), f"{name} needs {method.library}: {lacking}")
+
+
+def missing(name: Name) -> str | None:
+    """A sentence with the pip line where a method's library is not installed."""
+    extra = METHODS[ALIASES.get(name, name)].extra
+    return extras.missing(extra) if extra else None
 
 
 def _choice(values: tuple[int, ...]) -> str:

@@ -1,0 +1,156 @@
+"""Each library of quantizing called by hand: `python tools/by_hand.py METHOD MODEL ROWS TARGET`.
+
+What people would write without this project, for `tools/quantizing.py` to hold it against. MODEL is
+a folder, ROWS a JSON file with lists of token ids.
+"""
+
+import json
+import os
+import sys
+from typing import Any
+
+Rows = list[list[int]]
+
+
+def main() -> None:
+    """Read, quantize, write."""
+    method, model, rows, target = sys.argv[1:]
+    with open(rows, encoding="utf-8") as file:
+        BY_HAND[method](model, json.load(file), target)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def bitsandbytes(model: str, _: Rows, target: str, **settings: Any) -> None:
+    """int8, nf4, fp4."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(**settings)
+    made = AutoModelForCausalLM.from_pretrained(model, quantization_config=config)
+    made.save_pretrained(target)
+
+
+def four_bits(kind: str) -> Any:
+    """One of the 4-bit forms."""
+    import torch
+
+    settings = {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": kind,
+        "bnb_4bit_compute_dtype": torch.bfloat16,
+    }
+    return lambda model, rows, target: bitsandbytes(model, rows, target, **settings)
+
+
+def gptq(model: str, rows: Rows, target: str) -> None:
+    """4 bits in groups of 64."""
+    os.environ["GPTQMODEL_CPU_WORKERS"] = "2"
+    from gptqmodel import GPTQModel, QuantizeConfig
+
+    made = GPTQModel.load(model, QuantizeConfig(bits=4, group_size=64))
+    made.quantize(
+        [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in rows], batch_size=1
+    )
+    made.save(target)
+
+
+def compressed(model: str, rows: Rows, target: str, recipe: Any) -> None:
+    """What llm-compressor's `oneshot` does."""
+    import datasets
+    from llmcompressor import oneshot
+    from llmcompressor.pipelines.cache import IntermediatesCache
+    from transformers import AutoModelForCausalLM
+
+    IntermediatesCache.pin_memory = lambda *_, **__: None  # it asks for a GPU
+    made = AutoModelForCausalLM.from_pretrained(model)
+    given = datasets.Dataset.from_list(
+        [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in rows]
+    )
+    oneshot(
+        model=made,
+        dataset=given,
+        recipe=recipe,
+        num_calibration_samples=len(rows),
+        output_dir=target,
+    )
+
+
+def awq(model: str, rows: Rows, target: str) -> None:
+    """4 bits in groups of 64."""
+    from llmcompressor.modifiers.awq import AWQModifier
+
+    compressed(model, rows, target, AWQModifier(**scheme(4)))
+
+
+def w8a8(model: str, rows: Rows, target: str) -> None:
+    """Weights and activations in 8 bits."""
+    from llmcompressor.modifiers.quantization import GPTQModifier
+
+    compressed(
+        model, rows, target, GPTQModifier(targets="Linear", scheme="W8A8", ignore=["lm_head"])
+    )
+
+
+def fp8(model: str, _: Rows, target: str) -> None:
+    """Weights in 8-bit floats, activations as they come."""
+    from llmcompressor import oneshot
+    from llmcompressor.modifiers.quantization import QuantizationModifier
+    from transformers import AutoModelForCausalLM
+
+    recipe = QuantizationModifier(targets="Linear", scheme="FP8_DYNAMIC", ignore=["lm_head"])
+    oneshot(model=AutoModelForCausalLM.from_pretrained(model), recipe=recipe, output_dir=target)
+
+
+def scheme(bits: int) -> dict[str, Any]:
+    """Symmetric groups of 64."""
+    weights = {
+        "num_bits": bits,
+        "type": "int",
+        "symmetric": True,
+        "strategy": "group",
+        "group_size": 64,
+    }
+    group = {"targets": ["Linear"], "weights": weights}
+    return {"config_groups": {"group_0": group}, "ignore": ["lm_head"]}
+
+
+def torchao(model: str, _: Rows, target: str, config: Any) -> None:
+    """Weights alone."""
+    from transformers import AutoModelForCausalLM, TorchAoConfig
+
+    made = AutoModelForCausalLM.from_pretrained(model, quantization_config=TorchAoConfig(config))
+    made.save_pretrained(target)
+
+
+def torchao_int8(model: str, rows: Rows, target: str) -> None:
+    """8 bits."""
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    torchao(model, rows, target, Int8WeightOnlyConfig())
+
+
+def torchao_int4(model: str, rows: Rows, target: str) -> None:
+    """4 bits in groups of 32."""
+    import torch
+    from torchao.quantization import IntxWeightOnlyConfig
+    from torchao.quantization.granularity import PerGroup
+
+    torchao(
+        model, rows, target, IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32))
+    )
+
+
+BY_HAND = {
+    "int8": lambda model, rows, target: bitsandbytes(model, rows, target, load_in_8bit=True),
+    "nf4": lambda *given: four_bits("nf4")(*given),
+    "fp4": lambda *given: four_bits("fp4")(*given),
+    "gptq": gptq,
+    "awq": awq,
+    "w8a8": w8a8,
+    "fp8": fp8,
+    "torchao-int8": torchao_int8,
+    "torchao-int4": torchao_int4,
+}
+
+if __name__ == "__main__":
+    main()
