@@ -65,7 +65,7 @@ test-quantize:
 	$(PYTHON) -m venv --clear .venv-quantize
 	$(PYTHON) -c "import site; print(*site.getsitepackages(), sep='\n')" > $$(echo .venv-quantize/lib/python3*/site-packages)/outer.pth
 	.venv-quantize/bin/python -m pip install -q -c constraints.txt $(QUANTIZERS)
-	.venv-quantize/bin/python -m pytest -rs -m "not real or long" tests/test_quantizing*.py
+	.venv-quantize/bin/python -m pytest -rs tests/test_quantizing*.py
 
 # The real model taught by more methods and objectives than the tests of every day have time for.
 long:
