@@ -1,7 +1,8 @@
 """Each library of quantizing called by hand: `python tools/by_hand.py METHOD MODEL ROWS TARGET`.
 
-What people would write without this project, for `tools/quantizing.py` to hold it against. MODEL is
-a folder, ROWS a JSON file with lists of token ids.
+What people would write without this project, to hold it against. MODEL is a folder, ROWS a JSON
+file with lists of token ids. With COUNT in the environment it prints as JSON so many tokens that
+the quantized model answers to the first row, greedily, once it is saved.
 """
 
 import json
@@ -16,18 +17,32 @@ def main() -> None:
     """Read, quantize, write."""
     method, model, rows, target = sys.argv[1:]
     with open(rows, encoding="utf-8") as file:
-        BY_HAND[method](model, json.load(file), target)
+        given = json.load(file)
+    made = BY_HAND[method](model, given, target)
+    if count := os.environ.get("COUNT"):
+        print(json.dumps(answer(made, given[0], int(count))))
     sys.stdout.flush()
     os._exit(0)
 
 
-def bitsandbytes(model: str, _: Rows, target: str, **settings: Any) -> None:
+def answer(model: Any, prompt: list[int], count: int) -> list[int]:
+    """The likeliest tokens after a prompt."""
+    import torch
+
+    ids = torch.tensor([prompt])
+    how = {"max_new_tokens": count, "do_sample": False}
+    written = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **how)
+    return list(map(int, written[0][len(prompt) :]))
+
+
+def bitsandbytes(model: str, _: Rows, target: str, **settings: Any) -> Any:
     """int8, nf4, fp4."""
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     config = BitsAndBytesConfig(**settings)
     made = AutoModelForCausalLM.from_pretrained(model, quantization_config=config)
     made.save_pretrained(target)
+    return made
 
 
 def four_bits(kind: str) -> Any:
@@ -42,7 +57,7 @@ def four_bits(kind: str) -> Any:
     return lambda model, rows, target: bitsandbytes(model, rows, target, **settings)
 
 
-def gptq(model: str, rows: Rows, target: str) -> None:
+def gptq(model: str, rows: Rows, target: str) -> Any:
     """4 bits in groups of 64."""
     os.environ["GPTQMODEL_CPU_WORKERS"] = "2"
     from gptqmodel import GPTQModel, QuantizeConfig
@@ -52,9 +67,10 @@ def gptq(model: str, rows: Rows, target: str) -> None:
         [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in rows], batch_size=1
     )
     made.save(target)
+    return made
 
 
-def compressed(model: str, rows: Rows, target: str, recipe: Any) -> None:
+def compressed(model: str, rows: Rows, target: str, recipe: Any) -> Any:
     """What llm-compressor's `oneshot` does."""
     import datasets
     from llmcompressor import oneshot
@@ -73,32 +89,35 @@ def compressed(model: str, rows: Rows, target: str, recipe: Any) -> None:
         num_calibration_samples=len(rows),
         output_dir=target,
     )
+    return made
 
 
-def awq(model: str, rows: Rows, target: str) -> None:
+def awq(model: str, rows: Rows, target: str) -> Any:
     """4 bits in groups of 64."""
     from llmcompressor.modifiers.awq import AWQModifier
 
-    compressed(model, rows, target, AWQModifier(**scheme(4)))
+    return compressed(model, rows, target, AWQModifier(**scheme(4)))
 
 
-def w8a8(model: str, rows: Rows, target: str) -> None:
+def w8a8(model: str, rows: Rows, target: str) -> Any:
     """Weights and activations in 8 bits."""
     from llmcompressor.modifiers.quantization import GPTQModifier
 
-    compressed(
+    return compressed(
         model, rows, target, GPTQModifier(targets="Linear", scheme="W8A8", ignore=["lm_head"])
     )
 
 
-def fp8(model: str, _: Rows, target: str) -> None:
+def fp8(model: str, _: Rows, target: str) -> Any:
     """Weights in 8-bit floats, activations as they come."""
     from llmcompressor import oneshot
     from llmcompressor.modifiers.quantization import QuantizationModifier
     from transformers import AutoModelForCausalLM
 
     recipe = QuantizationModifier(targets="Linear", scheme="FP8_DYNAMIC", ignore=["lm_head"])
-    oneshot(model=AutoModelForCausalLM.from_pretrained(model), recipe=recipe, output_dir=target)
+    made = AutoModelForCausalLM.from_pretrained(model)
+    oneshot(model=made, recipe=recipe, output_dir=target)
+    return made
 
 
 def scheme(bits: int) -> dict[str, Any]:
@@ -114,28 +133,29 @@ def scheme(bits: int) -> dict[str, Any]:
     return {"config_groups": {"group_0": group}, "ignore": ["lm_head"]}
 
 
-def torchao(model: str, _: Rows, target: str, config: Any) -> None:
+def torchao(model: str, _: Rows, target: str, config: Any) -> Any:
     """Weights alone."""
     from transformers import AutoModelForCausalLM, TorchAoConfig
 
     made = AutoModelForCausalLM.from_pretrained(model, quantization_config=TorchAoConfig(config))
     made.save_pretrained(target)
+    return made
 
 
-def torchao_int8(model: str, rows: Rows, target: str) -> None:
+def torchao_int8(model: str, rows: Rows, target: str) -> Any:
     """8 bits."""
     from torchao.quantization import Int8WeightOnlyConfig
 
-    torchao(model, rows, target, Int8WeightOnlyConfig())
+    return torchao(model, rows, target, Int8WeightOnlyConfig())
 
 
-def torchao_int4(model: str, rows: Rows, target: str) -> None:
+def torchao_int4(model: str, rows: Rows, target: str) -> Any:
     """4 bits in groups of 32."""
     import torch
     from torchao.quantization import IntxWeightOnlyConfig
     from torchao.quantization.granularity import PerGroup
 
-    torchao(
+    return torchao(
         model, rows, target, IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32))
     )
 
