@@ -223,7 +223,7 @@ def test_a_model_that_lies_on_disk_is_linked_and_its_weights_in_memory_are_let_g
     assert (
         products.open_weights(tmp_path / "whole").dtype == products.open_weights(tiny_model).dtype
     )
-    assert model.model.device.type == "meta"
+    assert model.model.num_parameters() == 0
 
 
 def test_a_half_written_model_is_written_again_and_a_whole_one_is_left(tiny_model, tmp_path):

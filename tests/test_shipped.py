@@ -45,7 +45,7 @@ OPTIONS = {
     " max_grad_norm precision gradient_checkpointing kernels compile deterministic loss_limit"
     " evaluate_every evaluate_rows keep patience seed checkpoint_every checkpoint_seconds"
     " keep_checkpoints devices retries track",
-    "quantize": "method double_quant",
+    "quantize": "method bits group_size symmetric double_quantization skip calibration gate",
     "generate": "max_new_tokens temperature top_p top_k rows batch_size seed",
     "evaluate": "samples perplexity_rows perplexity_on batch_size",
     "save": "to overwrite",
@@ -64,7 +64,7 @@ ROLES = {
     "process": "data tokenizer",
     "load": "files base adapters",
     "adapt": "model dataset adapter",
-    "quantize": "model",
+    "quantize": "model dataset calibration_data",
     "generate": "model dataset",
     "evaluate": "texts dataset reference model",
     "save": "model",

@@ -1,6 +1,6 @@
 """The options of quantize."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from runner.options import option
@@ -56,7 +56,7 @@ class Options:
         False, "nf4, fp4: quantize the scales too, 0.4 bits a weight less"
     )
     skip: tuple[str, ...] = option((), "Layers left as they are, by a part of their name")
-    calibration: Calibration = field(
-        default_factory=Calibration, metadata={"help": "gptq, awq, w8a8: the rows they look at"}
+    calibration: Calibration = option(
+        Calibration(), "gptq, awq, w8a8: the rows they see the model at work on"
     )
-    gate: Gate = field(default_factory=Gate, metadata={"help": "What the result must stand"})
+    gate: Gate = option(Gate(), "What the result must stand")

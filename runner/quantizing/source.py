@@ -44,7 +44,15 @@ def _write(folder: Path, source: Model, note: Callable[[str], None]) -> None:
         products.write_tokenizer(tokenizer, folder)
     else:
         products.write_model(merging.merged(source.model, note), tokenizer, folder)
-    source.model.to("meta")
+    _let_go(source.model)
+
+
+def _let_go(model: Any) -> None:
+    """Give back the memory of a model's weights."""
+    import torch
+
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
     hardware.release_memory()
 
 
