@@ -2,7 +2,7 @@
 PYTHON ?= python
 TORCH ?= torch==2.13.0
 
-.PHONY: check test fast lint latest test-s3 test-olah test-report test-trackers test-llama long gpu bench torture torture-train readme golden
+.PHONY: check test fast lint latest test-s3 test-olah test-report test-trackers test-llama test-quantize long gpu bench torture torture-train readme golden
 
 check: test lint
 
@@ -48,22 +48,32 @@ test-report:
 	mkdir -p build
 	$(PYTHON) -m pytest -m browser -rs --basetemp build/report
 
-# Experiment trackers, installed on top of this environment's libraries without touching them.
-# make test-trackers TRACKERS="tensorboard trackio wandb mlflow" takes all, some 500 MB.
+# $(call on-top,NAME,PACKAGES): an environment with more, that sees this one's libraries untouched.
+define on-top
+	$(PYTHON) -m venv --clear .venv-$(1)
+	$(PYTHON) -c "import site; print(*site.getsitepackages(), sep='\n')" > $$(echo .venv-$(1)/lib/python3*/site-packages)/outer.pth
+	.venv-$(1)/bin/python -m pip install -q -c constraints.txt $(2)
+endef
+
+# Experiment trackers: make test-trackers TRACKERS="tensorboard trackio wandb mlflow" takes all,
+# some 500 MB.
 TRACKERS = tensorboard
 
 test-trackers:
-	$(PYTHON) -m venv --clear .venv-trackers
-	$(PYTHON) -c "import site; print(*site.getsitepackages(), sep='\n')" > $$(echo .venv-trackers/lib/python3*/site-packages)/outer.pth
-	.venv-trackers/bin/python -m pip install -q $(TRACKERS)
+	$(call on-top,trackers,$(TRACKERS))
 	.venv-trackers/bin/python -m pytest -rs tests/test_trackers.py
 
-# llama.cpp, built from its sources (some 7 minutes), on top of this environment's libraries.
+# llama.cpp, built from its sources (some 7 minutes).
 test-llama:
-	$(PYTHON) -m venv --clear .venv-llama
-	$(PYTHON) -c "import site; print(*site.getsitepackages(), sep='\n')" > $$(echo .venv-llama/lib/python3*/site-packages)/outer.pth
-	.venv-llama/bin/python -m pip install -q -c constraints.txt llama-cpp-python
+	$(call on-top,llama,llama-cpp-python)
 	.venv-llama/bin/python -m pytest -rs tests/test_answering_llama.py
+
+# What quantizes with libraries of its own.
+QUANTIZERS = gptqmodel optimum llmcompressor compressed-tensors torchao
+
+test-quantize:
+	$(call on-top,quantize,$(QUANTIZERS))
+	.venv-quantize/bin/python -m pytest -rs tests/test_quantizing*.py
 
 # The real model taught by more methods and objectives than the tests of every day have time for.
 long:

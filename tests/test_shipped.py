@@ -45,7 +45,7 @@ OPTIONS = {
     " max_grad_norm precision gradient_checkpointing kernels compile deterministic loss_limit"
     " evaluate_every evaluate_rows keep patience seed checkpoint_every checkpoint_seconds"
     " keep_checkpoints devices retries track",
-    "quantize": "method double_quant",
+    "quantize": "method bits group_size symmetric double_quantization skip calibration gate",
     "evaluate": "metrics pattern judges tasks samples perplexity_rows perplexity_on resamples"
     " confidence seed batch_size require",
     "save": "to overwrite format shard_size hard_links verify push",
@@ -68,7 +68,7 @@ ROLES = {
     "process": "data tokenizer",
     "load": "files base adapters",
     "adapt": "model dataset adapter",
-    "quantize": "model",
+    "quantize": "model dataset calibration_data",
     "generate": "model dataset assistant gguf",
     "evaluate": "texts dataset reference model",
     "save": "model base texts scores",

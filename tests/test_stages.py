@@ -14,6 +14,7 @@ from runner.checkpoint import Checkpoints
 from runner.data.masks.mask import Encoder
 from runner.errors import StepError, Stopped
 from runner.products import Files, Model
+from runner.quantizing import settings
 from runner.stage import Context
 from runner.stages import adapt, evaluate, generate, load, process, quantize, save
 
@@ -212,7 +213,7 @@ def test_an_adapted_model_in_bfloat16_is_the_same_from_the_store(dataset, model_
 
 @pytest.mark.parametrize("method", ["nf4", "fp4", "int8"])
 def test_a_quantized_model_is_the_same_after_use_and_from_the_store(method, adapted, tmp_path):
-    options = quantize.Options(method=method)
+    options = quantize.resolve(quantize.Options(method=method, gate=settings.Gate(rows=4)), {})
     made = quantize.run(options, {"model": adapted}, context(tmp_path / "q"))
     first = kept(quantize, made, tmp_path / "kept", {})
     weights = {name: value.clone() for name, value in first.model.state_dict().items()}
@@ -326,14 +327,14 @@ def test_quantizing_twice_and_double_quantized_int8_are_refused():
     assert [fault.fact for fault in found] == [
         "squeeze is quantized already; quantize the model before it."
     ]
-    assert quantize.check(quantize.Options(method="int8", double_quant=True), {})
+    assert quantize.check(quantize.Options(method="int8", double_quantization=True), {})
 
 
 def test_quantizing_makes_it_smaller_and_leaves_no_whole_copy(adapted, tmp_path):
     made = context(tmp_path)
-    quantize.run(quantize.Options(), {"model": adapted}, made)
+    quantize.run(quantize.resolve(quantize.Options(), {}), {"model": adapted}, made)
     assert made.facts["bytes_after"] < made.facts["bytes_before"]
-    assert [path.name for path in made.draft.iterdir()] == ["squeezed"]
+    assert [path.name for path in made.draft.iterdir()] == ["weights"]
 
 
 # --- generate

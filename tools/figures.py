@@ -15,6 +15,7 @@ import fetching
 import generating
 import memory
 import processing
+import quantizing
 import reporting
 import training
 
@@ -47,6 +48,7 @@ def main() -> None:
         }
         pages = ["\n".join(processing.page(model)) + "\n", memory.page(model)]
         pages.append(generating.page(model))
+        pages.append(quantizing.page(model))
         report = reporting.page(folder, env)
     text = _page(whole, record, rows) + report + _store_page() + fetching.page()
     text += "".join(pages) + training.page()

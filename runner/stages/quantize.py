@@ -1,13 +1,15 @@
-"""Squeeze a model's weights to 4 or 8 bits with bitsandbytes."""
+"""Squeeze a model's weights into fewer bits, and measure the result before it is believed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from runner import files, merging, products, quantized
-from runner.options import Fault, option
+from runner import products
+from runner.options import Fault, plain
 from runner.products import Files, Model
+from runner.quantizing import calibration, gate, making, methods, settings, source
+from runner.quantizing.settings import Gate
 from runner.recipe import Step
 from runner.stage import (
     Context,
@@ -16,89 +18,86 @@ from runner.stage import (
     Room,
     never_stale,
     pins_nothing,
-    resolves_nothing,
     writes_text,
 )
 
-NEEDS: Mapping[str, Need] = {"model": Need(kind="model", consumes=True)}
+NEEDS: Mapping[str, Need] = {
+    "model": Need(kind="model", consumes=True),
+    "dataset": Need(kind="dataset", optional=True),
+    "calibration_data": Need(kind="dataset", named=True, optional=True),
+}
+ROWS = ("calibration_data", "dataset")
+"""The roles that give rows to calibrate with, the one that counts first."""
 GIVES = "model"
-VERSION = 1
+VERSION = 2
 PARTS = False
 HOLDS = False  # the model that later steps use is the one that was written, read back
 
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Which format, and how."""
-
-    method: Literal["nf4", "fp4", "int8"] = option(
-        "nf4", "4-bit normal float (arXiv:2305.14314), 4-bit float, or LLM.int8()"
-    )
-    double_quant: bool = option(
-        False, "Quantize the scales of the 4-bit methods too: 0.4 bits a weight less"
-    )
-
-
-resolve = resolves_nothing
+Options = settings.Options
 pins = pins_nothing
 stale = never_stale
 save = products.save_files
 
 
+def resolve(options: Options, locked: Facts) -> Options:
+    """Say what the method decides where it is left out."""
+    return methods.resolved(options)
+
+
 def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Fault]:
-    """Quantized weights are not quantized again."""
-    faults = writes_text(inputs)
-    faults += [
-        Fault((), f"{step.name} is quantized already; quantize the model before it.")
-        for step in inputs.get("model", ())
-        if step.stage_name == "quantize"
-    ]
-    if options.double_quant and options.method == "int8":
-        faults.append(Fault(("double_quant",), "int8 has no double quantization."))
-    if fact := quantized.lacking(options.method):
-        faults.append(Fault((), fact))
+    """Contradictions, a missing library, weights that are quantized already, no rows to look at."""
+    faults = [*writes_text(inputs), *methods.check(options)]
+    for step in inputs.get("model", ()):
+        if step.stage_name == "quantize":
+            fact = f"{step.name} is quantized already; quantize the model before it."
+            faults.append(Fault((), fact))
+        elif getattr(step.options, "quantization", None) is not None:
+            fact = f"{step.name} quantizes already; leave {step.name}.quantization out."
+            faults.append(Fault((), fact))
+    if methods.of(options).calibrates and not any(map(inputs.get, ROWS)):
+        fact = f"{options.method} looks at rows, and no step before gives a dataset."
+        faults.append(Fault((), fact, "Put a process step before, or take nf4 or fp8."))
     return faults
 
 
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
-    """The whole model while it is read as quantized, and at least its weights at their bits."""
+    """The model as it was, while it is quantized, and its weights at their bits."""
     whole = inputs["model"].get("bytes", 0)
-    squeezed = whole * (8 if options.method == "int8" else 4) // 16
-    return Room(kept=squeezed, work=whole, gives={"bytes": squeezed})
+    squeezed = whole * (options.bits or 16) // 16
+    return Room(kept=squeezed, work=whole + squeezed, gives={"bytes": squeezed})
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:
-    """Merge the adapter into unquantized weights, write them, and read them as quantized."""
-    source: Model = inputs["model"]
-    whole, squeezed = context.draft / "whole", context.draft / "squeezed"
-    files.remove(whole)
-    files.remove(squeezed)
-    model = merging.merged(source.model, context.note)
-    products.write_model(model, products.untouched(source.tokenizer), whole)
-    context.progress(1, 3, "phases")
-    opened = _open(whole, quantization_config=_config(options, model))
-    context.progress(2, 3, "phases")
-    products.write_model(opened.model, opened.tokenizer, squeezed)  # before any forward pass
-    context.progress(3, 3, "phases")
-    context.facts |= {
-        "bytes_before": products.weight_bytes(whole),
-        "bytes_after": products.weight_bytes(squeezed),
-        "method": options.method,
-    }
-    files.remove(whole)
-    return Files(squeezed)
+    """Write the model whole, quantize it in a process of its own, measure it in another."""
+
+    def whole() -> Path:
+        folder = context.draft / "whole"
+        source.write(folder, lambda: inputs["model"], context.note)
+        context.facts["bytes_before"] = products.weight_bytes(folder)
+        return folder
+
+    calibrating = _calibrating(inputs) if methods.of(options).calibrates else ""
+
+    def make(folder: Path) -> None:
+        rows = []
+        if calibrating:
+            rows = calibration.rows(inputs[calibrating], options.calibration, context.note)
+        making.make(whole(), folder, rows, options, context)
+
+    said = plain(replace(options, gate=Gate(rows=0)))
+    made = context.part("weights", said, ["model", *filter(None, [calibrating])], make)
+    context.facts |= {"method": options.method, "bytes_after": products.weight_bytes(made)}
+    if options.gate.rows:
+        context.facts |= gate.stand(whole(), made, inputs.get("dataset"), options, context)
+    source.forget(context.draft / "whole")
+    return Files(made)
 
 
 def restore(folder: Path, inputs: Mapping[str, Any]) -> Model:
     """Open the quantized weights."""
-    return _open(folder)
+    return products.open_model(folder)
 
 
-def _open(folder: Path, **settings: Any) -> Model:
-    opened = products.open_model(folder, **settings)
-    quantized.keep_layout(opened.model)
-    return opened
-
-
-def _config(options: Options, model: Any) -> Any:
-    return quantized.config(options.method, options.double_quant, str(model.dtype))
+def _calibrating(inputs: Mapping[str, Any]) -> str:
+    """The role that gives the rows to calibrate with; empty where none does."""
+    return next((role for role in ROWS if role in inputs), "")
