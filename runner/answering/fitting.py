@@ -4,7 +4,7 @@ from typing import Any
 
 from runner import hardware
 
-MOST = {"cpu": 32, "cuda": 256}
+MOST = {"cpu": 64, "cuda": 256}
 """Rows at once, however much memory there is."""
 USABLE = 0.5
 """Of the free memory: what a batch really takes is found when it is tried, and then halved."""
