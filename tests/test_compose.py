@@ -146,9 +146,9 @@ def test_a_leftover_name_at_the_top_is_found():
 
 
 def test_a_step_whose_input_no_earlier_step_gives_is_found():
-    text = BODY.replace("load, before, adapt", "before, load, adapt")
+    text = BODY.replace("load, before, adapt", "adapt, load, before")
     assert problems(text) == [
-        "r.yaml:5: before needs model, and no earlier step gives it."
+        "r.yaml:6: adapt needs model, and no earlier step gives it."
         " It comes from: load, adapt, quantize."
     ]
 
