@@ -15,6 +15,7 @@ import fetching
 import memory
 import processing
 import reporting
+import saving
 import training
 
 from runner import __version__, hardware
@@ -44,7 +45,7 @@ def main() -> None:
                 _command("run", "quickstart"), place, env
             ),
         }
-        pages = ["\n".join(processing.page(model)) + "\n", memory.page(model)]
+        pages = ["\n".join(processing.page(model)) + "\n", memory.page(model), saving.page(model)]
         report = reporting.page(folder, env)
     text = _page(whole, record, rows) + report + _store_page() + fetching.page()
     text += "".join(pages) + training.page()
