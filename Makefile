@@ -83,7 +83,7 @@ gpu:
 	$(PYTHON) -m pytest -m gpu -rA
 
 bench:
-	$(PYTHON) tools/figures.py
+	$(PYTHON) tools/figures.py $(ONLY)
 
 torture:
 	$(PYTHON) tools/torture.py

@@ -271,9 +271,14 @@ def with_template(model: Model, template: str | None) -> Model:
 
 def write_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a whole model as `from_pretrained` opens it, with no path of this machine in it."""
+    write_weights(model, folder)
+    write_tokenizer(tokenizer, folder)
+
+
+def write_weights(model: Any, folder: Path) -> None:
+    """Write the weights and the configuration likewise."""
     model.config._name_or_path = ""
     model.save_pretrained(folder)
-    write_tokenizer(tokenizer, folder)
 
 
 def write_tokenizer(tokenizer: Any, folder: Path) -> None:

@@ -549,3 +549,27 @@ def test_what_was_saved_without_a_folder_is_the_same_from_the_store(loaded, tmp_
     assert isinstance(again, Files)
     assert files.manifest(again.folder) == files.manifest(made.folder)
     assert save.stale(save.Options(), tmp_path / "kept", place.facts) is None
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_tokenizer_that_was_used_is_written_as_it_was_opened(padded, tmp_path):
+    from runner.saving import tokenizers
+
+    source = make_model(tmp_path / "source")
+    if padded:  # its own file says how it pads
+        made = json.loads((source / "tokenizer.json").read_text())
+        made["truncation"] = {
+            "direction": "Right",
+            "max_length": 9,
+            "strategy": "LongestFirst",
+            "stride": 0,
+        }
+        (source / "tokenizer.json").write_text(json.dumps(made))
+    used = products.open_tokenizer(source)
+    before = used(["a", "long one"], padding=True, truncation=True, max_length=7)["input_ids"]
+    tokenizers.write(used, tmp_path / "out")
+    products.write_tokenizer(products.open_tokenizer(source), tmp_path / "fresh")
+    for path in (tmp_path / "fresh").iterdir():
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes(), path.name
+    again = used(["a", "long one"], padding=True, truncation=True, max_length=7)["input_ids"]
+    assert again == before

@@ -1,13 +1,19 @@
-"""Measures what docs/figures.md says, side by side on this machine, and writes it: `make bench`."""
+"""Measures what docs/figures.md says, side by side on this machine: `make bench`.
+
+`make bench ONLY="training memory"` measures these sections alone and leaves the others.
+"""
 
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 
 import costs
@@ -17,6 +23,7 @@ import memory
 import processing
 import quantizing
 import reporting
+import saving
 import training
 
 from runner import __version__, hardware
@@ -24,56 +31,108 @@ from runner.files import human_bytes
 
 TARGET = Path(__file__).parent.parent / "docs" / "figures.md"
 ROUNDS = 15
+MARK = re.compile(r"^<!-- (\w+) -->$", re.MULTILINE)
+
+
+class Quickstart:
+    """The quickstart, run from nothing when it is first asked for; its store and its run."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self.env = {**os.environ, "RUNNER_STORE": f"{place}/store"}
+
+    @cached_property
+    def seconds(self) -> float:
+        """How long it took."""
+        begun = time.perf_counter()
+        subprocess.run(
+            _command("run", "quickstart"),
+            cwd=self.place,
+            env=self.env,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        return time.perf_counter() - begun
+
+    @property
+    def run(self) -> Path:
+        """The folder of the run."""
+        assert self.seconds
+        return next(Path(self.place).glob("runs/*/*"))
+
+    @property
+    def model(self) -> Path:
+        """The folder of the model that it fetched."""
+        assert self.seconds
+        return next(Path(self.place).glob("store/entries/*/product/**/tokenizer.json")).parent
+
+    def median(self, *command: str) -> float:
+        """Milliseconds of a command, the median of several runs."""
+        times = []
+        for _ in range(ROUNDS):
+            begun = time.perf_counter()
+            subprocess.run(
+                command, cwd=self.place, env=self.env, check=True, stdout=subprocess.DEVNULL
+            )
+            times.append(time.perf_counter() - begun)
+        return statistics.median(times) * 1000
 
 
 def main() -> None:
-    """Run the quickstart from nothing, then measure what is left to do when it is done."""
+    """Measure the sections that are named, or all, and leave the others as they are."""
+    wanted = sys.argv[1:] or [*SECTIONS]
+    if unknown := {*wanted} - {*SECTIONS}:
+        sys.exit(f"no section {', '.join(sorted(unknown))}; there are: {', '.join(SECTIONS)}")
     with tempfile.TemporaryDirectory() as place:
-        env = {**os.environ, "RUNNER_STORE": f"{place}/store"}
-        begun = time.perf_counter()
-        _call(["run", "quickstart"], place, env)
-        whole = time.perf_counter() - begun
-        model = next(Path(place).glob("store/entries/*/product/**/tokenizer.json")).parent
-        folder = next(Path(place).glob("runs/*/*"))
-        record = json.loads((folder / "record.json").read_text())
-        rows = {
-            "`python -c pass`": _median([sys.executable, "-c", "pass"], place, env),
-            "`runner --version`": _median(_command("--version"), place, env),
-            "`runner --help`": _median(_command("--help"), place, env),
-            "`import hydra`": _median([sys.executable, "-c", "import hydra"], place, env),
-            "`runner plan quickstart`": _median(_command("plan", "quickstart"), place, env),
-            "`runner run quickstart`, all reused": _median(
-                _command("run", "quickstart"), place, env
-            ),
-        }
-        pages = ["\n".join(processing.page(model)) + "\n", memory.page(model)]
-        pages.append(generating.page(model))
-        pages.append(quantizing.page(model))
-        report = reporting.page(folder, env)
-    text = _page(whole, record, rows) + report + _store_page() + fetching.page()
-    text += "".join(pages) + training.page()
-    TARGET.write_text(text, encoding="utf-8")
-    print(TARGET.read_text(encoding="utf-8"))
+        quickstart = Quickstart(place)
+        for name in wanted:
+            _keep(name, SECTIONS[name](quickstart))
 
 
-def _page(whole: float, record: dict[str, object], rows: dict[str, float]) -> str:
-    bare = rows["`python -c pass`"]
-    steps = record["steps"]
-    assert isinstance(steps, dict)
-    peak = human_bytes(float(str(record["peak_memory"])))
+def _keep(name: str, text: str) -> None:
+    """Put a section in its place, with what it was measured on."""
+    print(text, flush=True)
+    found = _sections()
+    found[name] = f"{text.strip()}\n\n*Measured with runner {__version__} on {machine()}.*"
+    parts = [f"<!-- {each} -->\n{found[each]}\n" for each in SECTIONS if each in found]
+    head = "# Figures\n\nWritten by `make bench`, each section side by side in one run.\n"
+    TARGET.write_text("\n".join([head, *parts]), encoding="utf-8")
+
+
+def _sections() -> dict[str, str]:
+    """The sections that are there."""
+    _, *parts = MARK.split(TARGET.read_text(encoding="utf-8"))
+    return {name: text.strip() for name, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def _quickstart_page(quickstart: Quickstart) -> str:
+    whole = quickstart.seconds
+    record = json.loads((quickstart.run / "record.json").read_text())
     lines = [
-        "# Figures",
-        "",
-        f"Written by `make bench` with runner {__version__} on {machine()}.",
-        "",
         "## The quickstart from an empty store, with a warm pip cache",
         "",
-        f"{whole:.0f} s in all, at most {peak} of memory.",
+        f"{whole:.0f} s in all, at most {human_bytes(record['peak_memory'])} of memory.",
         "",
         "| step | seconds |",
         "|---|---|",
-        *(f"| {name} | {step['seconds']:.1f} |" for name, step in steps.items()),
-        "",
+        *(f"| {name} | {step['seconds']:.1f} |" for name, step in record["steps"].items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _starting_page(quickstart: Quickstart) -> str:
+    commands = {
+        "`python -c pass`": [sys.executable, "-c", "pass"],
+        "`runner --version`": _command("--version"),
+        "`runner --help`": _command("--help"),
+        "`import hydra`": [sys.executable, "-c", "import hydra"],
+        "`runner plan quickstart`": _command("plan", "quickstart"),
+        "`runner run quickstart`, all reused": _command("run", "quickstart"),
+    }
+    assert quickstart.seconds
+    rows = {name: quickstart.median(*command) for name, command in commands.items()}
+    bare = rows["`python -c pass`"]
+    lines = [
         f"## Start-up (medians of {ROUNDS}, taken in turn)",
         "",
         "| command | ms | above a bare Python |",
@@ -104,19 +163,20 @@ def _command(*words: str) -> list[str]:
     return [str(Path(sys.executable).with_name("runner")), *words]
 
 
-def _call(words: list[str], place: str, env: dict[str, str]) -> None:
-    subprocess.run(_command(*words), cwd=place, env=env, check=True, stdout=subprocess.DEVNULL)
-
-
-def _median(command: list[str], place: str, env: dict[str, str]) -> float:
-    """Milliseconds, the median of several runs."""
-    times = []
-    for _ in range(ROUNDS):
-        begun = time.perf_counter()
-        subprocess.run(command, cwd=place, env=env, check=True, stdout=subprocess.DEVNULL)
-        times.append(time.perf_counter() - begun)
-    return statistics.median(times) * 1000
-
+SECTIONS: Mapping[str, Callable[[Quickstart], str]] = {
+    "quickstart": _quickstart_page,
+    "starting": _starting_page,
+    "report": lambda quickstart: reporting.page(quickstart.run, quickstart.env),
+    "store": lambda _: _store_page(),
+    "fetching": lambda _: fetching.page(),
+    "processing": lambda quickstart: "\n".join(processing.page(quickstart.model)),
+    "memory": lambda quickstart: memory.page(quickstart.model),
+    "training": lambda _: training.page(),
+    "quantizing": lambda quickstart: quantizing.page(quickstart.model),
+    "answers": lambda quickstart: generating.page(quickstart.model),
+    "saving": lambda quickstart: saving.page(quickstart.model),
+}
+"""Every part of the page, in its order."""
 
 if __name__ == "__main__":
     main()

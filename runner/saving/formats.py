@@ -4,13 +4,14 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from runner import files, merging, products
 from runner.errors import StepError
 from runner.products import Model
-from runner.saving import shards
+from runner.saving import shards, tokenizers
 
 MARK = "runner.json"
 """In a saved folder, the file that names every other with its digest."""
@@ -27,7 +28,7 @@ class Written:
     """
 
     model: Any
-    tokenizer: Any
+    tokenizer: Callable[[], Any]
     library: str
     base: Path | None = None
 
@@ -50,15 +51,15 @@ def hf(model: Model, folder: Path, how: How) -> Written:
     if model.folder is not None:
         _copy(model.folder, folder, hard_links=how.hard_links)
         shards.split(folder, how.shard_bytes)
-        return Written(model.model, products.open_tokenizer(model.folder), "transformers")
+        return Written(model.model, partial(products.open_tokenizer, folder), "transformers")
     if hasattr(model.model, "peft_config") and not merging.is_mergeable(model.model):
         how.note("a trained prompt is part of no weight: it is saved alone, as an adapter")
         return adapter(model, folder, how)
-    tokenizer = products.untouched(model.tokenizer)
     whole = merging.merged(model.model, how.note)
-    products.write_model(whole, tokenizer, folder)
+    products.write_weights(whole, folder)
+    tokenizers.write(model.tokenizer, folder)
     shards.split(folder, how.shard_bytes)
-    return Written(whole, tokenizer, "transformers")
+    return Written(whole, lambda: model.tokenizer, "transformers")
 
 
 def adapter(model: Model, folder: Path, how: How) -> Written:  # noqa: ARG001  as all forms
@@ -69,12 +70,11 @@ def adapter(model: Model, folder: Path, how: How) -> Written:  # noqa: ARG001  a
         raise StepError(
             "the model has no adapter, so there is none to save.", "Take save.format=hf"
         )
-    tokenizer = products.untouched(model.tokenizer)
     methods.write(model.model, folder, model.reference)
-    products.write_tokenizer(tokenizer, folder)
+    tokenizers.write(model.tokenizer, folder)
     under = Path(model.model.get_base_model().config._name_or_path or "-")
     base = under if (under / "config.json").is_file() else None
-    return Written(model.model, tokenizer, "peft", base)
+    return Written(model.model, lambda: model.tokenizer, "peft", base)
 
 
 FORMATS: Mapping[str, Callable[[Model, Path, How], Written]] = {"hf": hf, "adapter": adapter}

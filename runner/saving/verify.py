@@ -42,8 +42,8 @@ def expect(written: Written, draft: Path) -> Expected:
     import numpy as np
     import torch
 
-    model, tokenizer = written.model, written.tokenizer
-    ids, is_chat = _ids(tokenizer)
+    model = written.model
+    ids, is_chat = _ids(written.tokenizer())
     with torch.inference_mode():
         given = torch.tensor([ids], device=model.device)
         logits = model(input_ids=given).logits.float().cpu().numpy()

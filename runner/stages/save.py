@@ -3,6 +3,7 @@
 import os
 import uuid
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -119,10 +120,7 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:
     staged = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         _write(options, inputs, staged, context)
-        found = files.manifest(staged)
-        files.write_json(staged / MARK, {"files": found})
-        written = {**found, MARK: files.file_facts(staged / MARK)}
-        files.sync_tree(staged)
+        written = _sealed(staged)
         _move(staged, target, written, overwrite=options.overwrite or options.to is None)
     finally:
         files.remove(staged)
@@ -170,6 +168,16 @@ def stale(options: Options, folder: Path, facts: Facts) -> str | None:
     return f"in {options.to} {fault}" if fault else None
 
 
+def _sealed(folder: Path) -> files.Manifest:
+    """Size and digest of every file, listed in one more; all of it is on the disk by then."""
+    with ThreadPoolExecutor(1) as beside:
+        synced = beside.submit(files.sync_tree, folder)
+        found = files.manifest(folder)
+        synced.result()
+    files.write_json(folder / MARK, {"files": found})
+    return {**found, MARK: files.file_facts(folder / MARK)}
+
+
 def _write(options: Options, inputs: Mapping[str, Any], staged: Path, context: Context) -> None:
     """The model, its papers, and the proof that a new process opens it."""
     from runner import hardware
@@ -183,10 +191,10 @@ def _write(options: Options, inputs: Mapping[str, Any], staged: Path, context: C
     expected = _expected(options, written, context)
     about = describe.about(written, staged)
     context.facts |= {"quantized": about.is_quantized, "library": about.library}
-    del model, written  # the process that opens it may need the memory
-    hardware.release_memory()
+    del model, written
     describe.write(about, inputs, staged, context)
     if expected is not None:
+        hardware.release_memory()  # the process that opens it may need what the model took
         found = context.facts["verified"] = verify.check(staged, expected, context)
         context.note(
             f"opened again by {about.library} alone: logits differ by {found['difference']:.1g}"

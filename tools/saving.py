@@ -1,0 +1,150 @@
+"""Measures saving against save_pretrained, and opening a model against bare transformers.
+
+`python tools/saving.py FOLDER` prints the tables for the model in that folder; `make bench` has
+them in docs/figures.md. What is compared is measured in turn, on a machine at rest.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from runner import files, products
+from runner.checkpoint import Checkpoints
+from runner.products import Files, Model
+from runner.stage import Context
+from runner.stages import load, save
+
+ROUNDS, OPENINGS = 7, 5
+PROMPT = "The capital of France is"
+
+
+def page(folder: Path) -> str:
+    """The tables for docs/figures.md."""
+    return "\n".join(["", *_saving(folder), "", *_opening(folder)]) + "\n"
+
+
+def _saving(folder: Path) -> list[str]:
+    found = _child("save", folder)
+    bare = statistics.median(found["save_pretrained"])
+    lines = [
+        "## Saving SmolLM2-135M",
+        "",
+        f"Medians of {ROUNDS}, in turn, onto the same disk, without opening it again (`verify`),"
+        f" which took {found['verify']:.1f} s. What runner writes is digested, synced to the disk,"
+        " described by a card and moved into place whole.",
+        "",
+        "| what | seconds | speed of save_pretrained |",
+        "|---|---|---|",
+    ]
+    for name in ("save_pretrained", "save_pretrained, synced", "save", "save of what lies on disk"):
+        seconds = statistics.median(found[name])
+        lines.append(f"| {name} | {seconds:.2f} | {bare / seconds:.2f} |")
+    return lines
+
+
+def _opening(folder: Path) -> list[str]:
+    found: dict[str, list[float]] = {"bare": [], "runner": []}
+    for _ in range(OPENINGS):
+        for how in found:
+            found[how].append(float(_child(how, folder)["seconds"]))
+    bare, ours = (statistics.median(found[how]) for how in ("bare", "runner"))
+    return [
+        "## From a saved folder to the first token",
+        "",
+        f"Whole processes, medians of {OPENINGS}, in turn.",
+        "",
+        "| what | seconds |",
+        "|---|---|",
+        f"| transformers alone | {bare:.2f} |",
+        f"| load, then the same | {ours:.2f} ({ours / bare:.2f} times) |",
+    ]
+
+
+def _child(what: str, folder: Path) -> dict[str, Any]:
+    """What this file says in a process of its own; of an opening, with how long the whole took."""
+    begun = time.perf_counter()
+    command = [sys.executable, __file__, str(folder), what]
+    env = os.environ | {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env)
+    return {"seconds": time.perf_counter() - begun, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def _save(folder: Path) -> dict[str, Any]:
+    """Seconds of each way to save, round by round; and of opening it again, once."""
+    lying = products.open_model(folder, dtype="auto", attn_implementation="sdpa")
+    held = Model(lying.model, lying.tokenizer)  # as after training: nowhere on disk
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as place:
+        ways: dict[str, Callable[[Path], None]] = {
+            "save_pretrained": lambda to: _bare(held, to),
+            "save_pretrained, synced": lambda to: _bare(held, to, synced=True),
+            "save": lambda to: _ours(held, to),
+            "save of what lies on disk": lambda to: _ours(lying, to),
+        }
+        seconds: dict[str, Any] = {name: [] for name in ways}
+        for each in range(ROUNDS + 1):
+            for name, way in ways.items():
+                taken = _timed(way, Path(place) / "to")
+                seconds[name] += [taken] if each else []  # the first round warms up
+        context = _ours(held, Path(place) / "to", verify=True)
+    return seconds | {"verify": context.facts["verified"]["seconds"]}
+
+
+def _timed(way: Callable[[Path], None], to: Path) -> float:
+    os.sync()
+    begun = time.perf_counter()
+    way(to)
+    taken = time.perf_counter() - begun
+    shutil.rmtree(to)
+    return taken
+
+
+def _bare(model: Model, to: Path, *, synced: bool = False) -> None:
+    model.model.save_pretrained(to)
+    model.tokenizer.save_pretrained(to)
+    if synced:
+        files.sync_tree(to)
+
+
+def _ours(model: Model, to: Path, *, verify: bool = False) -> Context:
+    draft = to.with_name("draft")
+    draft.mkdir(exist_ok=True)
+    context = Context(draft, Checkpoints(draft / "c", print))
+    save.run(save.Options(to=to, verify=verify), {"model": model}, context)
+    return context
+
+
+def _first_token(folder: Path, *, bare: bool) -> dict[str, Any]:
+    import torch
+
+    if bare:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    else:
+        with tempfile.TemporaryDirectory() as place:
+            context = Context(Path(place), Checkpoints(Path(place) / "c", print))
+            options = load.resolve(load.Options(), {})
+            loaded = load.run(options, {"files": Files(folder)}, context)
+        model, tokenizer = loaded.model, loaded.tokenizer
+    given = tokenizer(PROMPT, return_tensors="pt")
+    with torch.inference_mode():
+        made = model.generate(**given, max_new_tokens=1, do_sample=False)
+    return {"token": made[0, -1].item()}
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 2:
+        print(page(Path(sys.argv[1])))
+    elif sys.argv[2] == "save":
+        print(json.dumps(_save(Path(sys.argv[1]))))
+    else:
+        print(json.dumps(_first_token(Path(sys.argv[1]), bare=sys.argv[2] == "bare")))
