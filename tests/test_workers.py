@@ -234,9 +234,13 @@ def test_devices_must_be_there_and_have_a_row_each(monkeypatch):
 
     assert faults(devices=4, effective_batch_size=6) == []
     assert faults(devices=4, effective_batch_size=3) == ["3 rows a step are fewer than 4 devices."]
+    drawn = "each process of grpo would draw answers of its own: with more devices, others."
+    assert faults(devices=2, objective="grpo") == [drawn]
+    assert faults(devices=1, objective="grpo") == []
     gpu = hardware.Gpu("a GPU", 1 << 30, (9, 0))
     monkeypatch.setattr(hardware, "gpus", lambda: (gpu, gpu))
     assert faults(devices=4) == ["there are 2 GPUs, not 4."]
+    assert workers.count(adapt.Options(objective="grpo")) == 1
     assert workers.count(adapt.Options()) == 2
     assert workers.count(adapt.Options(devices=1)) == 1
 

@@ -19,8 +19,10 @@ ADVICE = "The same command goes on from the last checkpoint; adapt.retries=N tri
 
 
 def count(options: Options) -> int:
-    """How many processes train: as many as asked for, or as there are GPUs."""
-    return (len(hardware.gpus()) or 1) if options.devices == "auto" else options.devices
+    """How many processes train: as many as asked for, or as there are GPUs; with grpo one."""
+    if options.devices != "auto":
+        return options.devices
+    return 1 if options.objective == "grpo" else len(hardware.gpus()) or 1
 
 
 def check(options: Options) -> list[Fault]:
@@ -28,6 +30,9 @@ def check(options: Options) -> list[Fault]:
     wanted, found = count(options), len(hardware.gpus())
     if found and wanted > found:
         return [Fault(("devices",), f"there are {found} GPUs, not {wanted}.")]
+    if wanted > 1 and options.objective == "grpo":
+        fact = "each process of grpo would draw answers of its own: with more devices, others."
+        return [Fault(("devices",), fact, "Leave devices out.")]
     if wanted > options.effective_batch_size:
         fact = f"{options.effective_batch_size} rows a step are fewer than {wanted} devices."
         return [Fault(("devices",), fact, "Set a larger adapt.effective_batch_size.")]
