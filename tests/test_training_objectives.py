@@ -274,6 +274,16 @@ def test_margins_rise_with_kto(loss, base, scorer, tmp_path):
     assert found[-1] > 0.05 > found[0]
 
 
+def test_kto_never_compares_fewer_rows_because_memory_is_short(base, scorer, tmp_path):
+    def narrow(layer: Any, given: Any) -> None:
+        if layer.training and len(given[0]) > 2:
+            raise MemoryError
+
+    base.model.model.embed_tokens.register_forward_pre_hook(narrow)
+    with pytest.raises(StepError, match="with all rows of a step at once"):
+        trained(settings_of("kto", scorer, max_steps=1), base, tmp_path / "a")
+
+
 def test_a_reward_model_learns_to_tell_the_better_answer(base, tiny_model, scorer, tmp_path):
     options = settings_of("reward", scorer, max_steps=1, effective_batch_size=24, learning_rate=0.0)
     model, rows = trained(options, base, tmp_path / "a")

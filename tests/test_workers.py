@@ -188,15 +188,59 @@ def test_what_is_wrong_with_the_training_itself_is_not_tried_again(tiny_model, t
     assert not running(tmp_path)
 
 
+STARVED = """
+import os
+if os.environ.get("RANK") == "1":
+    from runner.training import loss
+    whole, calls = loss.trained_loss, []
+    def short_of_memory(model, inputs, divisor):
+        calls.append(model)
+        if len(calls) > {after} and len(inputs["input_ids"]) > 1:
+            raise MemoryError
+        return whole(model, inputs, divisor)
+    loss.trained_loss = short_of_memory
+"""
+
+
+@pytest.mark.parametrize("after", [0, 7])
+def test_where_one_has_no_memory_all_go_on_from_the_last_step_with_fewer_rows(
+    tiny_model, tmp_path, monkeypatch, after
+):
+    alone = Step(tmp_path / "one").train(tiny_model, devices=1)
+    (tmp_path / "sitecustomize.py").write_text(STARVED.format(after=after))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    step = Step(tmp_path / "two")
+    together = step.train(tiny_model, checkpoint_every=None, retries=0)
+    assert difference(alone, together) < 1e-5
+    halved = f"not enough memory at step {after + 1}: goes on with 1 rows at once"
+    assert step.notes[0].startswith(halved)
+    assert step.notes[1:] == ([f"going on from step {after}"] if after else [])
+    assert [row["step"] for row in step.rows] == list(range(1, 13))
+    assert step.context.facts["micro_batch_size"] == 1
+
+
+def test_where_a_single_row_has_no_memory_nobody_tries_again(tiny_model, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(STARVED.format(after=3).replace("> 1:", "> 0:"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    step = Step(tmp_path / "two")
+    with pytest.raises(StepError, match="even with a single row at once"):
+        step.train(tiny_model, effective_batch_size=2)
+    assert not running(tmp_path)
+
+
 def test_devices_must_be_there_and_have_a_row_each(monkeypatch):
     def faults(**options):
         return [each.fact for each in workers.check(adapt.Options(**options))]
 
     assert faults(devices=4, effective_batch_size=6) == []
     assert faults(devices=4, effective_batch_size=3) == ["3 rows a step are fewer than 4 devices."]
+    drawn = "each process of grpo would draw answers of its own: with more devices, others."
+    assert faults(devices=2, objective="grpo") == [drawn]
+    assert faults(devices=1, objective="grpo") == []
     gpu = hardware.Gpu("a GPU", 1 << 30, (9, 0))
     monkeypatch.setattr(hardware, "gpus", lambda: (gpu, gpu))
     assert faults(devices=4) == ["there are 2 GPUs, not 4."]
+    assert workers.count(adapt.Options(objective="grpo")) == 1
     assert workers.count(adapt.Options()) == 2
     assert workers.count(adapt.Options(devices=1)) == 1
 

@@ -43,6 +43,12 @@ def hand_over(
     files.write_json(folder / SPEC, spec)
 
 
+def change(folder: Path, settings: Options) -> None:
+    """Give other options to the processes that will open the folder."""
+    spec = files.read_json(folder / SPEC)
+    files.write_json(folder / SPEC, {**spec, "options": options.plain(settings)})
+
+
 def spec_of(folder: Path) -> Any:
     """What hand_over wrote, but for the options; these come as `Options`."""
     spec = files.read_json(folder / SPEC)

@@ -15,6 +15,32 @@ IN_A_ROW = 5
 SHOWN_ROWS, SHOWN_CHARACTERS = 3, 60
 
 
+class StarvedError(StepError):
+    """One of several processes has no memory for so many rows at once, in a step that it names."""
+
+    def __init__(self, rows: int, step: int) -> None:
+        super().__init__(f"there is not enough memory for {rows} rows at once, at step {step}.")
+        self.rows, self.step_number = rows, step
+
+    @property
+    def fewer(self) -> int:
+        """As many as to go on with."""
+        return halved(self.rows)
+
+
+def halved(rows: int) -> int:
+    """Half as many rows, and one at least."""
+    return -(-rows // 2)
+
+
+def goes_on(step: int, rows: int) -> str:
+    """What is said when a training goes on with fewer rows at once."""
+    return (
+        f"not enough memory at step {step}: goes on with"
+        f" {rows} rows at once, and as many a step as before"
+    )
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a GPU or the machine has no memory left."""
     import torch

@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from runner.errors import StepError
+from runner.errors import StepError, StoreError
 from runner.metrics import current
 from runner.products import Dataset
 from runner.stage import Context
@@ -114,7 +114,13 @@ def _watch(telling: Telling, order: batches.Order, tokenizer: Any) -> Watch:
 
     context = telling.context
     return Watch(
-        order, telling.memory.micro, context.should_stop, context.note, save, tokenizer=tokenizer
+        order,
+        telling.memory.micro,
+        context.should_stop,
+        context.note,
+        save,
+        tokenizer=tokenizer,
+        compares=telling.options.objective == "kto",
     )
 
 
@@ -139,6 +145,11 @@ def _run(trainer: Any, telling: Telling, folder: Path | None) -> None:
         trainer.train(resume_from_checkpoint=str(folder) if folder else None)
     except Dropped:
         _keep(trainer, telling)
+    except health.StarvedError:  # whichever process it is: the others have stopped in this step too
+        telling.saver.writes = True
+        with suppress(OSError, StoreError):  # then it goes on from the checkpoint before
+            _keep(trainer, telling)
+        raise
     except StepError:
         _keep(trainer, telling)
         raise

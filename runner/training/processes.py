@@ -21,7 +21,7 @@ from typing import Any
 from runner import files, hardware, secrets
 from runner.errors import StepError
 from runner.stage import Context
-from runner.training import handing
+from runner.training import handing, health
 
 PERIOD = 0.05
 """Seconds between two looks at the processes."""
@@ -55,10 +55,11 @@ class Group:
         self.folder, self.devices, self.context = folder, devices, context
         self.heard = [0] * devices
         self.failed: dict[int, float] = {}
+        self.starved: health.StarvedError | None = None
 
     def run(self) -> Death | None:
         """Start them and see them to their end, or until one of them dies."""
-        self.failed = {}
+        self.failed, self.starved = {}, None
         try:
             with _store() as port, self._started(port) as running:
                 return self._follow(running)
@@ -135,6 +136,8 @@ class Group:
                 self.context.facts |= event["facts"]
             case "failed":
                 self.failed[rank] = event["at"]
+            case "starved":
+                self.starved = health.StarvedError(**event)
             case "refused":
                 raise StepError(event["fact"], event["command"])
 

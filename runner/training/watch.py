@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.errors import StepError
 from runner.training import batches, health, state
 from runner.training.batches import Batch, Order, Row
 
@@ -34,6 +33,7 @@ class Watch:
     should_stop  whether a signal asks for the end
     note         says a line to the user
     save         takes a checkpoint of the Trainer, between two steps
+    compares     whether rows in memory are compared with one another, so that they cannot be fewer
     """
 
     order: Order
@@ -42,6 +42,7 @@ class Watch:
     note: Callable[[str], None]
     save: Callable[[Any], None]
     tokenizer: Any = None
+    compares: bool = False
     batch: Batch = field(default=NOTHING)
     piece: tuple[int, int] = (-1, 0)
 
@@ -138,10 +139,10 @@ class Watching(Base):  # type: ignore[misc]  # the other base is a Trainer, know
             if not health.is_out_of_memory(error):
                 raise
             if self.accelerator.num_processes > 1:  # the others wait in the middle of a step
-                raise StepError(
-                    f"there is not enough memory for {self.watch.micro} rows at once.",
-                    f"Try: adapt.micro_batch_size={max(1, self.watch.micro // 2)}",
-                ) from error
+                self._forget(model)
+                rows = min(self.watch.micro, len(batch.rows))
+                self._check_is_divisible(rows)
+                raise health.StarvedError(rows, self.state.global_step + 1) from error
         return None
 
     def _accumulate(self, model: Any, batch: Batch, items: Any) -> Any:
@@ -167,19 +168,24 @@ class Watching(Base):  # type: ignore[misc]  # the other base is a Trainer, know
 
     def _halve(self, model: Any) -> None:
         """Forget the half-made step, and take half as many rows at once from now on."""
+        self._forget(model)
+        self._check_is_divisible(self.watch.micro)
+        self.watch.micro = health.halved(self.watch.micro)
+        self.watch.note(health.goes_on(self.state.global_step + 1, self.watch.micro))
+
+    def _forget(self, model: Any) -> None:
         import torch
 
         model.zero_grad(set_to_none=True)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if self.watch.micro == 1:
+
+    def _check_is_divisible(self, rows: int) -> None:
+        if rows == 1:
             raise health.no_memory("even with a single row at once")
-        self.watch.micro = -(-self.watch.micro // 2)
-        self.watch.note(
-            f"not enough memory at step {self.state.global_step + 1}: goes on with"
-            f" {self.watch.micro} rows at once, and as many a step as before"
-        )
+        if self.watch.compares:
+            raise health.no_memory("with all rows of a step at once, which the objective compares")
 
     # --- health
 

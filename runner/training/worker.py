@@ -19,7 +19,7 @@ from runner.checkpoint import Checkpoints
 from runner.errors import StepError, Stopped
 from runner.products import Model
 from runner.stage import Context
-from runner.training import handing
+from runner.training import handing, health
 
 Tell = Callable[..., None]
 
@@ -40,6 +40,8 @@ def main() -> None:
 
 
 def _last_words(error: BaseException) -> dict[str, Any]:
+    if isinstance(error, health.StarvedError):
+        return {"kind": "starved", "rows": error.rows, "step": error.step_number}
     if isinstance(error, StepError):
         return {"kind": "refused", "fact": error.fact, "command": error.command}
     return {"kind": "failed", "at": time.monotonic(), "text": f"{type(error).__name__}: {error}"}

@@ -3,6 +3,7 @@
 import gc
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,17 @@ from runner.errors import StepError
 from runner.options import Fault
 from runner.products import Model
 from runner.stage import Context
-from runner.training import handing, processes
+from runner.training import handing, health, processes
 from runner.training.settings import Options
 
 ADVICE = "The same command goes on from the last checkpoint; adapt.retries=N tries N times itself."
 
 
 def count(options: Options) -> int:
-    """How many processes train: as many as asked for, or as there are GPUs."""
-    return (len(hardware.gpus()) or 1) if options.devices == "auto" else options.devices
+    """How many processes train: as many as asked for, or as there are GPUs; with grpo one."""
+    if options.devices != "auto":
+        return options.devices
+    return 1 if options.objective == "grpo" else len(hardware.gpus()) or 1
 
 
 def check(options: Options) -> list[Fault]:
@@ -27,6 +30,9 @@ def check(options: Options) -> list[Fault]:
     wanted, found = count(options), len(hardware.gpus())
     if found and wanted > found:
         return [Fault(("devices",), f"there are {found} GPUs, not {wanted}.")]
+    if wanted > 1 and options.objective == "grpo":
+        fact = "each process of grpo would draw answers of its own: with more devices, others."
+        return [Fault(("devices",), fact, "Leave devices out.")]
     if wanted > options.effective_batch_size:
         fact = f"{options.effective_batch_size} rows a step are fewer than {wanted} devices."
         return [Fault(("devices",), fact, "Set a larger adapt.effective_batch_size.")]
@@ -45,7 +51,7 @@ def train(
     folder, devices = context.draft / "workers", count(options)
     _hand_over(folder, inputs, options, context, adapter)
     _free_memory()
-    _train(folder, devices, options.retries, context)
+    _train(folder, devices, options, context)
     context.facts["devices"] = devices
     return taught.read(folder / handing.RESULT, lambda: handing.open_model(folder))
 
@@ -70,15 +76,25 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _train(folder: Path, devices: int, retries: int, context: Context) -> None:
-    """Have the processes train; where one dies, they start again from the last checkpoint."""
-    group = processes.Group(folder, devices, context)
-    for attempt in range(1, retries + 2):
-        death = group.run()
+def _train(folder: Path, devices: int, options: Options, context: Context) -> None:
+    """Have the processes train; where one dies, they start again from the last checkpoint.
+
+    One that has no memory for its rows leaves a checkpoint of the last step; all of them go on from
+    there with half as many rows at once.
+    """
+    group, retries = processes.Group(folder, devices, context), 0
+    while death := group.run():
         if not (folder / handing.RESULT).is_dir():
             context.stop_here()
-        if death is None:
-            return
-        if attempt > retries:
+        if group.starved:
+            fewer = group.starved.fewer
+            context.note(health.goes_on(group.starved.step_number, fewer))
+            handing.change(folder, replace(options, micro_batch_size=fewer))
+        elif retries < options.retries:
+            retries += 1
+            said = f"Going on from the last checkpoint (retry {retries} of {options.retries})."
+            context.note(f"{death} {said}")
+        else:
             raise StepError(f"{death}\n{death.last_lines()}", ADVICE)
-        context.note(f"{death} Going on from the last checkpoint (retry {attempt} of {retries}).")
+    if not (folder / handing.RESULT).is_dir():
+        context.stop_here()
