@@ -63,8 +63,7 @@ class Quickstart:
     @property
     def model(self) -> Path:
         """The folder of the model that it fetched."""
-        assert self.seconds
-        return next(Path(self.place).glob("store/entries/*/product/**/tokenizer.json")).parent
+        return (self.run / "products" / "fetch.model" / "files").resolve()
 
     def median(self, *command: str) -> float:
         """Milliseconds of a command, the median of several runs."""

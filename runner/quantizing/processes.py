@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from select import select
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from runner import secrets
@@ -34,14 +35,20 @@ def ask(
     """
     log = context.draft / f"{what}.log"
     told, telling = os.pipe()
-    with open(log, "ab") as errors, open(told, encoding="utf-8") as events:
+    with (
+        open(log, "ab") as errors,
+        open(told, encoding="utf-8") as events,
+        TemporaryDirectory(dir=context.draft) as aside,  # libraries leave logs where they work
+    ):
         process = subprocess.Popen(
             [sys.executable, "-m", "runner.quantizing.worker", str(telling)],
             env={
                 **os.environ,
                 **dict(environment),
-                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
+                "TMPDIR": os.path.abspath(aside),
             },
+            cwd=aside,
             stdin=subprocess.PIPE,
             stdout=errors,
             stderr=subprocess.STDOUT,

@@ -6,6 +6,7 @@ It answers as JSON lines on the file descriptor FD; what libraries print goes in
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ def main() -> None:
             answer = WORK[asked.pop("what")](asked, tell)
         except StepError as error:
             tell("refused", fact=error.fact, command=error.command)
+        except BaseException:
+            traceback.print_exc()  # before the file closes, which ends this process at once
+            sys.stdout.flush()
+            os._exit(1)
         else:
             tell("answer", answer=answer)
         file.flush()
