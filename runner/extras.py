@@ -3,7 +3,8 @@
 from importlib.util import find_spec
 
 EXTRAS = {
-    "compress": ("compressed_tensors",),
+    "compress": ("llmcompressor", "compressed_tensors"),
+    "compressed-tensors": ("compressed_tensors",),
     "constrain": ("llguidance",),
     "flash": ("flash_attn",),
     "gptq": ("gptqmodel", "optimum"),

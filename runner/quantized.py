@@ -69,6 +69,25 @@ def keep_layout(model: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
+def unpack(model: Any) -> None:
+    """Unpack weights that compressed-tensors would unpack at the first forward pass.
+
+    Until then its layers have no `weight` that an adapter could sit on.
+    """
+    if hasattr(model, "ct_decompress_hook"):
+        model.hf_quantizer.compressor.decompress_model(model)
+
+
+def unteachable(model: Any) -> str | None:
+    """Why no adapter learns on a model's layers; None where one does."""
+    schemes = (getattr(module, "quantization_scheme", None) for module in model.modules())
+    if any(scheme is not None and scheme.input_activations is not None for scheme in schemes):
+        return (
+            "the model rounds its activations too (W8A8, FP8), and no gradient comes through that."
+        )
+    return None
+
+
 def quantize(model: Any, method: str, double_quantization: bool) -> Any:
     """Squeeze the linear layers of a model in place, one after the other, as transformers reads it.
 

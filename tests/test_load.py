@@ -252,7 +252,7 @@ def make_torchao(source: Path, folder: Path) -> None:
 
 
 def make_compressed(source: Path, folder: Path) -> None:
-    pytest.importorskip("compressed_tensors", reason="an extra: compress")
+    pytest.importorskip("compressed_tensors", reason="an extra: compressed-tensors")
     from compressed_tensors.compressors import ModelCompressor
     from compressed_tensors.quantization import QuantizationConfig, apply_quantization_config
     from transformers import AutoModelForCausalLM
@@ -322,7 +322,7 @@ def test_a_missing_library_is_named_with_its_pip_line_before_anything_is_read(
 ):
     monkeypatch.setattr("runner.extras.find_spec", lambda name: None)
     folder = changed(tiny_model, tmp_path / "q", quantization_config={"quant_method": method})
-    extra = {"gptq": "gptq", "awq": "gptq", "torchao": "torchao"}.get(method, "compress")
+    extra = {"awq": "gptq"}.get(method, method)
     (folder / "model.safetensors").write_bytes(b"never read")
     for said in (checked(fetch.Options(path=folder))[0], refusal(folder, tmp_path)):
         assert f"quantized with {method}, and" in said

@@ -12,7 +12,7 @@ from runner.errors import StepError
 CONFIG, ADAPTER, TOKENIZER = "config.json", "adapter_config.json", "tokenizer_config.json"
 LIBRARIES = {
     "awq": "gptq",
-    "compressed-tensors": "compress",
+    "compressed-tensors": "compressed-tensors",
     "gptq": "gptq",
     "torchao": "torchao",
 }

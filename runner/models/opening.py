@@ -71,6 +71,7 @@ def open_whole(
         raise StepError(f"{form.folder} does not open as a model: {error}") from error
     _check_whole(form.folder, found, note)
     quantized.keep_layout(model)
+    quantized.unpack(model)
     return model.eval()
 
 

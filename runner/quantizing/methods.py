@@ -26,6 +26,7 @@ class Method:
     groups       the sizes of a group that there are, the usual first; none: nothing to choose
     symmetric    whether zero is always zero, as is usual; None: nothing to choose
     calibrates   whether it must see the model at work on rows
+    adapts       whether an adapter can be trained on the result
     opens_in     what opens the result
     environment  what its process must be told before the library is imported
     """
@@ -37,6 +38,7 @@ class Method:
     groups: tuple[int, ...] = ()
     symmetric: bool | None = None
     calibrates: bool = False
+    adapts: bool = True
     opens_in: tuple[str, ...] = (TRANSFORMERS, VLLM)
     environment: tuple[tuple[str, str], ...] = ()
 
@@ -75,9 +77,16 @@ METHODS: Mapping[str, Method] = {
         calibrates=True,
     ),
     "w8a8": Method(
-        module="compress", library="llm-compressor", extra="compress", bits=(8,), calibrates=True
+        module="compress",
+        library="llm-compressor",
+        extra="compress",
+        bits=(8,),
+        calibrates=True,
+        adapts=False,
     ),
-    "fp8": Method(module="compress", library="llm-compressor", extra="compress", bits=(8,)),
+    "fp8": Method(
+        module="compress", library="llm-compressor", extra="compress", bits=(8,), adapts=False
+    ),
     "torchao-int8": Method(module="ao", library="torchao", extra="torchao", bits=(8,)),
     "torchao-int4": Method(
         module="ao", library="torchao", extra="torchao", bits=(4,), groups=(32, 64, 128)

@@ -7,11 +7,13 @@ from typing import Any
 from runner import quantized
 from runner.errors import listing
 from runner.options import Fault
+from runner.quantizing import methods
 from runner.recipe import Step
 from runner.training.settings import Options
 
 ANYTHING = "auto"
 """What `target_modules` says where it is left out."""
+FIRST = "Train first and quantize what comes out, or take quantize.method=nf4 or awq"
 INNER = {"layers": None}
 MATRICES = {"rank": 8, "alpha": 16.0, "dropout": 0.0, "initialization": "kaiming", **INNER}
 PROMPT = {"virtual_tokens": 20}
@@ -126,6 +128,11 @@ def _base(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> Iterator[
             yield Fault(("method",), fact)
         if options.base == "int8" and options.double_quantization:
             yield Fault(("double_quantization",), "int8 has no double quantization.")
+    for step in inputs.get("model", ()):
+        if step.stage_name == "quantize" and not methods.of(step.options).adapts:
+            how = step.options.method
+            fact = f"{step.name} gives {how}: activations are rounded too, no gradient comes back."
+            yield Fault(("model",), fact, FIRST)
     if options.method != "full":
         return
     if "adapter" in inputs:

@@ -19,6 +19,8 @@ def attach(model: Any, options: Options, note: Note, adapter: Path | None = None
     A model that has an adapter already goes on with that one. StepError where a layer that is
     named is not there, where options contradict the adapter, or the weights cannot be trained.
     """
+    if fact := quantized.unteachable(model):
+        raise StepError(fact, kinds.FIRST)
     has_one = hasattr(model, "peft_config")
     if options.method == "full":
         return _whole(model, options)
