@@ -5,6 +5,7 @@ from importlib.util import find_spec
 EXTRAS = {
     "compress": ("compressed_tensors",),
     "flash": ("flash_attn",),
+    "gguf": ("llama_cpp",),
     "gptq": ("gptqmodel", "optimum"),
     "torchao": ("torchao",),
 }
