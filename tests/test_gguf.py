@@ -248,9 +248,35 @@ def test_numbers_too_large_for_16_bits_are_refused(tmp_path):
     assert write(folder, tmp_path / "f.gguf", "bf16").exists()
 
 
+def test_a_model_without_all_its_weights_is_refused(made, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "model"
+    shutil.copytree(made("llama")[0], folder)
+    weights = load_file(folder / "model.safetensors")
+    weights = {name: values for name, values in weights.items() if ".layers.1." not in name}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(StepError, match="weights are missing: 2 layers"):
+        write(folder, tmp_path / "f.gguf", "f32")
+
+
 def test_an_unknown_kind_is_told_with_those_that_there_are():
     assert 'Did you mean "q4_k_m"?' in str(kinds.problem("q4_km"))
     assert kinds.problem("q8_0") is None
+
+
+def test_a_model_without_a_tokenizer_is_refused(made, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(made("llama")[0], folder, ignore=shutil.ignore_patterns("tokenizer*"))
+    with pytest.raises(StepError, match=r"has no tokenizer\.json"):
+        write(folder, tmp_path / "f.gguf", "f32")
+
+
+def test_weights_in_another_form_beside_them_are_left_out(made, tmp_path):
+    folder, whole = made("llama")
+    shutil.copytree(folder, tmp_path / "model")
+    shutil.copy(folder / "model.safetensors", tmp_path / "model" / "consolidated.safetensors")
+    assert write(tmp_path / "model", tmp_path / "f.gguf", "f32").read_bytes() == whole.read_bytes()
 
 
 def test_a_tokenizer_that_cuts_in_a_way_unknown_to_llama_is_refused(made, tmp_path):

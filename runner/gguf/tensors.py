@@ -1,12 +1,14 @@
 """The tensors of a model: read one at a time, changed to what llama.cpp computes with, written."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from runner import files
 from runner.errors import StepError
 from runner.gguf.architectures import Architecture
 from runner.gguf.kinds import Kind
@@ -14,6 +16,7 @@ from runner.gguf.settings import rope_factors
 
 CHUNK = 1 << 24
 """Values that are converted at once: 64 MiB in float32."""
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ENDS = ("token_embd.weight", "output.weight")
 NO_WEIGHTS = re.compile(r"rotary_emb\.inv_freq$")
 SUFFIX = re.compile(r"\.(weight|bias)$")
@@ -77,6 +80,19 @@ def found(folder: Path, config: Any, known: Architecture, kind: Kind) -> Iterato
         yield Tensor("rope_freqs.weight", factors.shape, "F32", lambda: torch.from_numpy(factors))
 
 
+def check_whole(every: Iterable[Tensor], config: Any) -> None:
+    """StepError unless all layers are there, each with the same tensors, and both ends."""
+    names = {tensor.name for tensor in every}
+    layers = Counter(name.split(".")[1] for name in names if name.startswith("blk."))
+    needed = {ENDS[0], "output_norm.weight"} | set(ENDS[1:] * (not config.tie_word_embeddings))
+    if (
+        len(layers) != config.num_hidden_layers
+        or len(set(layers.values())) != 1
+        or not needed <= names
+    ):
+        raise StepError(f"weights are missing: {len(layers)} layers were found, in safetensors.")
+
+
 def form(name: str, shape: tuple[int, ...], kind: Kind) -> str:
     """The form that one tensor has in a kind: vectors stay whole, rows that do not divide are F16.
 
@@ -96,7 +112,7 @@ def stored_form(folder: Path) -> str:
     from safetensors import safe_open
 
     kinds = set()
-    for path in folder.glob("*.safetensors"):
+    for path in _files(folder):
         with safe_open(path, framework="pt") as file:
             kinds |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     return kinds.pop() if len(kinds) == 1 and kinds <= {"F16", "BF16"} else "F32"
@@ -109,10 +125,18 @@ def _order(source: str) -> list[Any]:
     ]
 
 
+def _files(folder: Path) -> list[Path]:
+    """The files that transformers reads; some repositories hold the weights in another form too."""
+    index = files.read_json(folder / INDEX)
+    if index:
+        return [folder / name for name in sorted(set(index["weight_map"].values()))]
+    return [folder / WEIGHTS] if (folder / WEIGHTS).exists() else []
+
+
 def _stored(folder: Path) -> Iterator[tuple[Path, str, tuple[int, ...]]]:
     from safetensors import safe_open
 
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in _files(folder):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118  the file is no mapping
                 yield path, name, tuple(file.get_slice(name).get_shape())

@@ -59,6 +59,8 @@ def read(folder: Path, size: int, note: Callable[[str], None]) -> Vocabulary:
     """The tokenizer of a model of `size` tokens. StepError where llama.cpp has none such."""
     from transformers import AutoTokenizer
 
+    if not (folder / "tokenizer.json").exists():
+        raise StepError(f"a GGUF file holds the tokenizer too; {folder} has no tokenizer.json.")
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     inner = json.loads(tokenizer.backend_tokenizer.to_str())
     if inner["model"]["type"] != "BPE":

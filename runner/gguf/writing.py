@@ -75,6 +75,7 @@ def _write(
     settings.add(writer, config, known, note)
     read(folder, config.vocab_size, note).add_to(writer)
     every = list(tensors.found(folder, config, known, kind))
+    tensors.check_whole(every, config)
     _tell_of_odd_rows(every, kind, note)
     try:
         _write_tensors(writer, every, progress)
