@@ -7,6 +7,7 @@ EXTRAS = {
     "compressed-tensors": ("compressed_tensors",),
     "constrain": ("llguidance",),
     "flash": ("flash_attn",),
+    "gguf": ("llama_cpp",),
     "gptq": ("gptqmodel", "optimum"),
     "llamacpp": ("llama_cpp",),
     "lm-eval": ("lm_eval",),
