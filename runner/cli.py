@@ -13,6 +13,7 @@ from runner.errors import (
     RunnerError,
     did_you_mean,
     listing,
+    page_of,
 )
 from runner.secrets import mask
 
@@ -69,14 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(words[1:])
     except RunnerError as error:
-        print(mask(str(error)), file=sys.stderr)
+        print(mask(_explained(error) or str(error)), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         return 141
     except Exception as error:  # whatever reaches this line is our own fault
-        print(_report(words[0], error), file=sys.stderr)
+        print(_explained(error) or _report(words[0], error), file=sys.stderr)
         return EXIT_OUR_FAULT
 
 
@@ -302,6 +303,16 @@ def _parser(command: str, description: str) -> "ArgumentParser":
 def _first_comment(path: Path) -> str:
     first = path.read_text(encoding="utf-8").split("\n", 1)[0]
     return first.lstrip("# ") if first.startswith("#") else ""
+
+
+def _explained(error: Exception) -> str:
+    """The page of a run that failed; nothing where there is none."""
+    page = page_of(error)
+    if page is None:
+        return ""
+    from runner.report import failure
+
+    return failure.for_terminal(page)
 
 
 def _report(command: str, error: Exception) -> str:

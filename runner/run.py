@@ -18,7 +18,16 @@ import yaml
 from runner import files, hardware, products, provenance, room, upkeep
 from runner import lock as locks
 from runner.compose import compose
-from runner.errors import Problem, RecipeError, RunnerError, did_you_mean, listing, writing
+from runner.errors import (
+    EXPLAINED,
+    Problem,
+    RecipeError,
+    RunnerError,
+    Stopped,
+    did_you_mean,
+    listing,
+    writing,
+)
 from runner.events import Dropped, Event, Finished, Measured, Noted, Outcome, Started, Tell
 from runner.execute import execute
 from runner.origins import short
@@ -202,7 +211,7 @@ def carry_out(
         folder.hear(event)
         screen(event)
 
-    ending = "failed"
+    ending, failure = "failed", None
     try:
         if planned.work:
             os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
@@ -223,11 +232,21 @@ def carry_out(
         ending = "finished"
         return outcomes
     except BaseException as error:
-        ending = f"ended by {type(error).__name__}: {error}"
+        ending, failure = f"ended by {type(error).__name__}: {error}", error
         raise
     finally:
         folder.close(ending)
+        if isinstance(failure, Exception) and not isinstance(failure, Stopped):
+            _explain(folder.folder, planned, failure)
         _report(folder.folder, screen, whole=bool(planned.work) or ending != "finished")
+
+
+def _explain(folder: Path, planned: Plan, error: Exception) -> None:
+    """Write the page of a failure, and have the error name it."""
+    from runner.report import failure
+
+    with suppress(OSError, RunnerError):  # the error itself is what must be told
+        error.add_note(f"{EXPLAINED}{failure.write(folder, planned, error)}")
 
 
 def _report(folder: Path, screen: Tell, *, whole: bool) -> None:
