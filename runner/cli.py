@@ -37,7 +37,9 @@ usage: runner COMMAND ...
   bundle RECIPE --to FOLDER    all that it fetches, for a machine without network
   why RECIPE STEP              all that differs from the last time a step was done
   runs [RECIPE]                what has been run: when, how it ended, scores; --json
+  diff RUN RUN                 what explains the difference of two runs, and what came of it
   report RUN                   the report of a run, made again from its folder
+  rm RUN                       remove a run's folder; the results stay in the store
   list                         recipes, stages and presets
   cache                        what of the Hub cache the kept results use
   store VERB                   what is kept: ls, show, verify, rm, gc, du, pin, unpin
@@ -344,7 +346,9 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "bundle": _of("cli_sources", "bundle"),
     "cache": _of("cli_sources", "cache"),
     "runs": _of("cli_runs", "runs"),
+    "diff": _of("cli_runs", "diff"),
     "report": _of("cli_runs", "report"),
+    "rm": _of("cli_runs", "rm"),
     "list": _list,
     "store": _store,
 }

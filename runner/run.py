@@ -30,9 +30,11 @@ from runner.errors import (
 )
 from runner.events import Dropped, Event, Finished, Measured, Noted, Outcome, Started, Tell
 from runner.execute import execute
+from runner.lease import lease
 from runner.origins import short
 from runner.plan import Plan, Verdict, plan
 from runner.recipe import Recipe
+from runner.report.folder import ALIVE
 from runner.secrets import mask, masked
 from runner.stages import known
 from runner.store import Store, default_root
@@ -222,9 +224,7 @@ def carry_out(
         for note in planned.notes:
             tell(Noted("", note))
         with (
-            upkeep.using(store, [each.key for each in planned.steps])
-            if planned.work
-            else nullcontext(),
+            _in_use(folder.folder, store, planned) if planned.work else nullcontext(),
             _signals() as stop_signal,
             _into(folder.log, active=bool(planned.work)),
         ):
@@ -239,6 +239,14 @@ def carry_out(
         if isinstance(failure, Exception) and not isinstance(failure, Stopped):
             _explain(folder.folder, planned, failure)
         _report(folder.folder, screen, whole=bool(planned.work) or ending != "finished")
+
+
+@contextmanager
+def _in_use(folder: Path, store: Store, planned: Plan) -> Iterator[None]:
+    """Say that this process is at the run, and which keys of the store it needs."""
+    keys = [each.key for each in planned.steps]
+    with lease(folder / ALIVE, lambda _: None), upkeep.using(store, keys):
+        yield
 
 
 def _explain(folder: Path, planned: Plan, error: Exception) -> None:
