@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from runner.store import Store
 
 SEE_LIST = "See: runner list"
+FOR_PROGRAMS = ("# yaml-language-server:", "# @package")
 HELP = """\
 usage: runner COMMAND ...
 
@@ -41,6 +42,7 @@ usage: runner COMMAND ...
   report RUN                   the report of a run, made again from its folder
   rm RUN                       remove a run's folder; the results stay in the store
   list                         recipes, stages and presets
+  schema [STAGE]               the JSON schema of recipes (of a stage's presets), for editors
   cache                        what of the Hub cache the kept results use
   store VERB                   what is kept: ls, show, verify, rm, gc, du, pin, unpin
 
@@ -303,7 +305,9 @@ def _parser(command: str, description: str) -> "ArgumentParser":
 
 
 def _first_comment(path: Path) -> str:
-    first = path.read_text(encoding="utf-8").split("\n", 1)[0]
+    """What a recipe or preset says of itself, after lines that are for programs."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    first = next((line for line in lines if not line.startswith(FOR_PROGRAMS)), "")
     return first.lstrip("# ") if first.startswith("#") else ""
 
 
@@ -350,5 +354,6 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "report": _of("cli_runs", "report"),
     "rm": _of("cli_runs", "rm"),
     "list": _list,
+    "schema": _of("cli_recipes", "schema"),
     "store": _store,
 }
