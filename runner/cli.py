@@ -42,6 +42,8 @@ usage: runner COMMAND ...
   report RUN                   the report of a run, made again from its folder
   rm RUN                       remove a run's folder; the results stay in the store
   list                         recipes, stages and presets
+  copy RECIPE FILE             a copy of a recipe, to make it your own
+  new FILE                     a new recipe, by a few questions or --model, --data, --method
   schema [STAGE]               the JSON schema of recipes (of a stage's presets), for editors
   cache                        what of the Hub cache the kept results use
   store VERB                   what is kept: ls, show, verify, rm, gc, du, pin, unpin
@@ -354,6 +356,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "report": _of("cli_runs", "report"),
     "rm": _of("cli_runs", "rm"),
     "list": _list,
+    "copy": _of("cli_recipes", "copy"),
+    "new": _of("cli_recipes", "new"),
     "schema": _of("cli_recipes", "schema"),
     "store": _store,
 }
