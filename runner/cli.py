@@ -13,6 +13,7 @@ from runner.errors import (
     RunnerError,
     did_you_mean,
     listing,
+    page_of,
 )
 from runner.secrets import mask
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from runner.store import Store
 
 SEE_LIST = "See: runner list"
+FOR_PROGRAMS = ("# yaml-language-server:", "# @package")
 HELP = """\
 usage: runner COMMAND ...
 
@@ -36,10 +38,15 @@ usage: runner COMMAND ...
   bundle RECIPE --to FOLDER    all that it fetches, for a machine without network
   why RECIPE STEP              all that differs from the last time a step was done
   runs [RECIPE]                what has been run: when, how it ended, scores; --json
+  diff RUN RUN                 what explains the difference of two runs, and what came of it
   report RUN                   the report of a run, made again from its folder
+  rm RUN                       remove a run's folder; the results stay in the store
   generate RUN PROMPT          have the last model of a run answer
   chat RUN                     talk to the last model of a run
   list                         recipes, stages and presets
+  copy RECIPE FILE             a copy of a recipe, to make it your own
+  new FILE                     a new recipe, by a few questions or --model, --data, --method
+  schema [STAGE]               the JSON schema of recipes (of a stage's presets), for editors
   cache                        what of the Hub cache the kept results use
   store VERB                   what is kept: ls, show, verify, rm, gc, du, pin, unpin
 
@@ -71,14 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(words[1:])
     except RunnerError as error:
-        print(mask(str(error)), file=sys.stderr)
+        print(mask(_explained(error) or str(error)), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         return 141
     except Exception as error:  # whatever reaches this line is our own fault
-        print(_report(words[0], error), file=sys.stderr)
+        print(_explained(error) or _report(words[0], error), file=sys.stderr)
         return EXIT_OUR_FAULT
 
 
@@ -309,8 +316,20 @@ def _parser(command: str, description: str) -> "ArgumentParser":
 
 
 def _first_comment(path: Path) -> str:
-    first = path.read_text(encoding="utf-8").split("\n", 1)[0]
+    """What a recipe or preset says of itself, after lines that are for programs."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    first = next((line for line in lines if not line.startswith(FOR_PROGRAMS)), "")
     return first.lstrip("# ") if first.startswith("#") else ""
+
+
+def _explained(error: Exception) -> str:
+    """The page of a run that failed; nothing where there is none."""
+    page = page_of(error)
+    if page is None:
+        return ""
+    from runner.report import failure
+
+    return failure.for_terminal(page)
 
 
 def _report(command: str, error: Exception) -> str:
@@ -342,9 +361,14 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "bundle": _of("cli_sources", "bundle"),
     "cache": _of("cli_sources", "cache"),
     "runs": _of("cli_runs", "runs"),
+    "diff": _of("cli_runs", "diff"),
     "report": _of("cli_runs", "report"),
+    "rm": _of("cli_runs", "rm"),
     "generate": _of("cli_answers", "generate"),
     "chat": _of("cli_answers", "chat"),
     "list": _list,
+    "copy": _of("cli_recipes", "copy"),
+    "new": _of("cli_recipes", "new"),
+    "schema": _of("cli_recipes", "schema"),
     "store": _store,
 }

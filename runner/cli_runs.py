@@ -1,4 +1,4 @@
-"""`runner runs` and `runner report`: what has been run, and the page that shows it."""
+"""`runner runs`, `diff`, `report` and `rm`: what has been run, and what can be asked of it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
+    from runner.errors import Problem
     from runner.report.folder import Run
 
 HEAD = {
@@ -48,6 +49,57 @@ def _report(words: Sequence[str]) -> int:
     given = parser.parse_args(words)
     print(html.write(folder.find(given.run, given.runs)))
     return 0
+
+
+def _diff(words: Sequence[str]) -> int:
+    from runner.report import comparing, folder
+
+    parser = _parser("diff", "What differs between two runs; what explains it comes first.")
+    for name in ("before", "after"):
+        parser.add_argument(name, help="a run, as in `runner runs`, or a recipe for its newest run")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    given = parser.parse_args(words)
+    runs = [folder.read(folder.find(name, given.runs)) for name in (given.before, given.after)]
+    found = comparing.compare(*runs)
+    if given.json:
+        import json
+
+        print(json.dumps(found.plain(), indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(comparing.lines(found)))
+    return 0
+
+
+def _rm(words: Sequence[str]) -> int:
+    from runner import files
+    from runner.errors import RecipeError
+    from runner.report import folder
+
+    parser = _parser(
+        "rm", "Remove runs' folders; the results stay in the store, and what is pinned."
+    )
+    parser.add_argument("run", nargs="+", help="a run's folder, or its name in `runner runs`")
+    given = parser.parse_args(words)
+    found = {name: folder.exactly(name, given.runs) for name in dict.fromkeys(given.run)}
+    problems = [_not_removable(name, path) for name, path in found.items()]
+    if any(problems):
+        raise RecipeError(filter(None, problems))
+    for path in filter(None, found.values()):
+        files.remove(path)
+        print(path)
+    return 0
+
+
+def _not_removable(name: str, path: Path | None) -> "Problem | None":
+    """Why a run cannot be removed."""
+    from runner.errors import Problem
+    from runner.report import folder
+
+    if path is None:
+        return Problem("", f"{name} is no run.", command="See: runner runs")
+    if folder.read(path).ending == "running":
+        return Problem("", f"{name} is going on; stop it first.")
+    return None
 
 
 def _parser(command: str, description: str) -> "ArgumentParser":
@@ -99,4 +151,9 @@ def _scores(scores: dict[str, Any]) -> str:
     return ", ".join(found[:2])
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"runs": _runs, "report": _report}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "runs": _runs,
+    "diff": _diff,
+    "report": _report,
+    "rm": _rm,
+}

@@ -14,11 +14,15 @@ import errno
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 EXIT_OUR_FAULT = 3
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: run the same command again to go on
 EXIT_INTERRUPTED = 130
 
+
+EXPLAINED = "Explained in "
+"""How the note begins by which an error that ended a run names its page."""
 
 REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EROFS}
 """What a file system says when it is at fault, and neither the step nor its data."""
@@ -109,6 +113,14 @@ class Stopped(RunnerError):  # noqa: N818  not a failure: the run was asked to s
     def __init__(self, signal_name: str) -> None:
         self.exit_code = EXIT_INTERRUPTED if signal_name == "SIGINT" else EXIT_PREEMPTED
         super().__init__(f"stopped by {signal_name}; the same command goes on from here")
+
+
+def page_of(error: BaseException) -> Path | None:
+    """The page in the run's folder that explains an error, where there is one."""
+    for note in getattr(error, "__notes__", ()):
+        if note.startswith(EXPLAINED):
+            return Path(note.removeprefix(EXPLAINED))
+    return None
 
 
 def did_you_mean(word: str, valid: Iterable[str]) -> str:

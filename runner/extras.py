@@ -9,7 +9,6 @@ EXTRAS = {
     "flash": ("flash_attn",),
     "gguf": ("llama_cpp",),
     "gptq": ("gptqmodel", "optimum"),
-    "llamacpp": ("llama_cpp",),
     "lm-eval": ("lm_eval",),
     "scores": ("rouge_score", "sacrebleu"),
     "torchao": ("torchao",),

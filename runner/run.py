@@ -18,13 +18,24 @@ import yaml
 from runner import files, hardware, lineage, products, provenance, room, upkeep
 from runner import lock as locks
 from runner.compose import compose
-from runner.errors import Problem, RecipeError, RunnerError, did_you_mean, listing, writing
+from runner.errors import (
+    EXPLAINED,
+    Problem,
+    RecipeError,
+    RunnerError,
+    Stopped,
+    did_you_mean,
+    listing,
+    writing,
+)
 from runner.events import Dropped, Event, Finished, Measured, Noted, Outcome, Started, Tell
 from runner.execute import execute
+from runner.lease import lease
 from runner.origins import short
 from runner.plan import Plan, Verdict, plan
 from runner.recipe import Recipe
 from runner.scoring import gates
+from runner.report.folder import ALIVE
 from runner.secrets import mask, masked
 from runner.stages import known
 from runner.store import Store, default_root
@@ -207,7 +218,7 @@ def carry_out(
         folder.hear(event)
         screen(event)
 
-    ending = "failed"
+    ending, failure = "failed", None
     try:
         if planned.work:
             os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
@@ -218,9 +229,7 @@ def carry_out(
         for note in planned.notes:
             tell(Noted("", note))
         with (
-            upkeep.using(store, [each.key for each in planned.steps])
-            if planned.work
-            else nullcontext(),
+            _in_use(folder.folder, store, planned) if planned.work else nullcontext(),
             _signals() as stop_signal,
             _into(folder.log, active=bool(planned.work)),
         ):
@@ -229,10 +238,12 @@ def carry_out(
         ending = "finished"
         return outcomes
     except BaseException as error:
-        ending = f"ended by {type(error).__name__}: {error}"
+        ending, failure = f"ended by {type(error).__name__}: {error}", error
         raise
     finally:
         folder.close(ending)
+        if isinstance(failure, Exception) and not isinstance(failure, Stopped):
+            _explain(folder.folder, planned, failure)
         _report(folder.folder, screen, whole=bool(planned.work) or ending != "finished")
 
 
@@ -240,6 +251,20 @@ def _insist(outcomes: Sequence[Outcome]) -> None:
     """Unmet where what was measured, now or by an earlier run, is not what is required now."""
     if problems := lineage.unmet(outcomes):
         raise gates.Unmet(problems, outcomes)
+@contextmanager
+def _in_use(folder: Path, store: Store, planned: Plan) -> Iterator[None]:
+    """Say that this process is at the run, and which keys of the store it needs."""
+    keys = [each.key for each in planned.steps]
+    with lease(folder / ALIVE, lambda _: None), upkeep.using(store, keys):
+        yield
+
+
+def _explain(folder: Path, planned: Plan, error: Exception) -> None:
+    """Write the page of a failure, and have the error name it."""
+    from runner.report import failure
+
+    with suppress(OSError, RunnerError):  # the error itself is what must be told
+        error.add_note(f"{EXPLAINED}{failure.write(folder, planned, error)}")
 
 
 def _report(folder: Path, screen: Tell, *, whole: bool) -> None:

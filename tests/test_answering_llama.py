@@ -15,7 +15,7 @@ from runner.products import Files
 from runner.stage import Context
 from runner.stages import generate
 
-llama_cpp = pytest.importorskip("llama_cpp", reason="the extra llamacpp is not installed")
+llama_cpp = pytest.importorskip("llama_cpp", reason="the extra gguf is not installed")
 pytestmark = pytest.mark.filterwarnings("default")
 
 PROMPTS = tuple(f"say {'the ' * number}{number}" for number in range(5))

@@ -187,7 +187,7 @@ def _engine(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> Iterato
         if inputs.get("gguf"):
             yield Fault(("gguf",), "gguf is for engine: llama.cpp alone.")
         return
-    if lacking := extras.missing("llamacpp"):
+    if lacking := extras.missing("gguf"):
         yield Fault(("engine",), f"engine: {lacking}")
     if not inputs.get("gguf"):
         fact = "llama.cpp takes a GGUF file: `gguf:` names the step that gives it."

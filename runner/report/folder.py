@@ -8,10 +8,13 @@ from typing import Any
 
 from runner import files, metrics
 from runner.errors import Problem, RecipeError
+from runner.lease import is_held
 from runner.metrics import Row
 from runner.secrets import masked
 
 RECORD, RECIPE, LOG, REPORT = "record.json", "recipe.yaml", "log.txt", "report.html"
+ALIVE = "running.lease"
+"""Held by the process that carries a run out, for as long as it lives."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,13 @@ class Run:
 
     @property
     def ending(self) -> str:
-        """How it ended: `finished`, `failed`, `stopped` by a signal, or `unfinished`."""
+        """How it ended: `finished`, `failed`, or `stopped` by a signal.
+
+        It has not where it is `running`; where nobody is at it any more, it is `unfinished`.
+        """
         text = str(self.record.get("ending", "unfinished"))
+        if text == "unfinished" and is_held(self.folder / ALIVE):
+            return "running"
         if text in ("finished", "unfinished"):
             return text
         return "stopped" if "Stopped:" in text or "KeyboardInterrupt" in text else "failed"
@@ -56,7 +64,7 @@ class Run:
     def error(self) -> str:
         """What ended it, where that was no good end."""
         text = str(self.record.get("ending", ""))
-        return "" if self.ending in ("finished", "unfinished") else text.removeprefix("ended by ")
+        return text.removeprefix("ended by ") if self.ending in ("failed", "stopped") else ""
 
     @cached_property
     def steps(self) -> tuple[StepRow, ...]:
@@ -145,15 +153,20 @@ def below(root: Path, name: str | None = None) -> Iterator[Run]:
 
 
 def find(name: str, root: Path) -> Path:
-    """A run's folder by its path or name, or a recipe's newest; RecipeError where there is none."""
-    for path in (Path(name), root / name):
-        if (path / RECIPE).is_file():
-            return path
+    """A run's folder by its path or id, or a recipe's newest; RecipeError where there is none."""
+    if exact := exactly(name, root):
+        return exact
     newest = next(below(root, Path(name).name), None)
     if newest is None:
         fact = f"{name} is no run's folder, and {root} has no run of such a recipe."
         raise RecipeError([Problem("", fact, command="See: runner runs")])
     return newest.folder
+
+
+def exactly(name: str, root: Path) -> Path | None:
+    """The folder of one run: by its path, or as `runner runs` names it below `root`."""
+    places = (Path(name), root / name)
+    return next((each for each in places if (each / RECIPE).is_file()), None)
 
 
 def presentable(value: Any, here: Path | None = None) -> Any:
