@@ -28,6 +28,9 @@ HELP = """\
 usage: runner COMMAND ...
 
   run RECIPE [OVERRIDE ...]    run a recipe; finished steps are reused
+  sweep RECIPE [OVERRIDE ...]  run it with many values: adapt.rank=4,8; --dry-run, --extend
+  status SWEEP                 how far a sweep is
+  best SWEEP                   its best job, and the command that saves it
   plan RECIPE [OVERRIDE ...]   say what run would do, and why
   show RECIPE [OVERRIDE ...]   the composed recipe
   show STAGE                   a stage's options, defaults and what they mean
@@ -83,12 +86,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str]) -> int:
     import time
 
+    if {"-m", "--multirun"} & {*words}:
+        from runner import cli_sweep
+
+        return cli_sweep.sweep([word for word in words if word not in ("-m", "--multirun")])
     from runner import hardware, run
     from runner.report import terminal
 
     begun = time.monotonic()
     parser = _parser("run", "Run a recipe; finished steps are reused.")
     parser.add_argument("--runs", default="runs", type=Path, help="where the run's folder goes")
+    parser.add_argument("-m", "--multirun", action="store_true", help="the same as runner sweep")
     given, planned, store = _prepared(parser, words)
     with terminal.own_stdout() as stream:
         with terminal.screen(planned, stream) as tell:
@@ -334,6 +342,9 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "cache": _of("cli_sources", "cache"),
     "runs": _of("cli_runs", "runs"),
     "report": _of("cli_runs", "report"),
+    "sweep": _of("cli_sweep", "sweep"),
+    "status": _of("cli_sweep", "status"),
+    "best": _of("cli_sweep", "best"),
     "list": _list,
     "store": _store,
 }

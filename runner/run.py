@@ -216,7 +216,7 @@ def carry_out(
             upkeep.using(store, [each.key for each in planned.steps])
             if planned.work
             else nullcontext(),
-            _signals() as stop_signal,
+            signals() as stop_signal,
             _into(folder.log, active=bool(planned.work)),
         ):
             outcomes = execute(planned, store, tell, stop_signal, folder.folder.parent / TRACKERS)
@@ -249,7 +249,7 @@ def _report(folder: Path, screen: Tell, *, whole: bool) -> None:
 
 
 @contextmanager
-def _signals() -> Iterator[Callable[[], str | None]]:
+def signals() -> Iterator[Callable[[], str | None]]:
     """Note the first signal, for the running step to see; a second Ctrl-C stops at once."""
     seen: list[str] = []
 
