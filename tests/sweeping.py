@@ -2,15 +2,19 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from runner.store import Store
 from runner.sweep import start
 from runner.sweep.manifest import Manifest
+from runner.sweep.standing import store_of
 
 RECIPE = {
     "begin": "begin: {{log: {log}}}",
@@ -88,6 +92,52 @@ def folder_of(name: str = "r") -> Path:
     """The folder of the only sweep of a recipe."""
     [path] = Path("sweeps", name).glob("*")
     return path
+
+
+def children(pid: int) -> list[int]:
+    """The processes that one has started and that are not waited for yet."""
+    try:
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def disturbed(words: list[str], total: int, seed: int) -> tuple[int, list[str]]:
+    """A sweep, workers of which and which as a whole is killed at random, begun until it ends.
+
+    Gives how often something was killed, and what was made again after it was committed.
+    """
+    clock, killed, redone = random.Random(seed), 0, list[str]()
+    manifest, log = manifest_of(*words), Path("log.keys")
+    store = store_of(manifest)
+
+    def committed() -> tuple[set[str], int]:
+        done = {key for key in manifest.keys if store.entry(key)}
+        return done, len(log.read_text().splitlines()) if log.exists() else 0
+
+    marks = []
+    while True:
+        process = begin("sweep", "r", *words, "sweep.workers=2", "sweep.retries=1000")
+        while killed < total and process.poll() is None:
+            time.sleep(clock.uniform(0.02, 0.5))
+            marks.append(committed())
+            workers = children(process.pid)
+            if workers and clock.random() < 0.6:
+                with suppress(ProcessLookupError):
+                    os.kill(clock.choice(workers), signal.SIGKILL)
+                    killed += 1
+            elif process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                killed += 1
+                process.wait()
+        out, _ = process.communicate(timeout=120)
+        if process.returncode != -signal.SIGKILL:
+            assert process.returncode == 0, out
+            break
+    keys = [line.split()[1] for line in log.read_text().splitlines()]
+    for done, place in marks:
+        redone += [key for key in keys[place:] if key in done]
+    return killed, redone
 
 
 def status(name: str = "r") -> list[dict[str, object]]:

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,8 @@ def go_wrong(how: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "segfault":
         os.kill(os.getpid(), signal.SIGSEGV)
+    if how == "hang":
+        time.sleep(1000)
     if how == "memory":
         raise MemoryError
     if how == "refuse":

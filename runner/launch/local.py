@@ -17,8 +17,8 @@ from runner.sweep.settings import StopAfter
 
 POLL = 0.2
 """Seconds between two looks at signals, time limits and what others are at."""
-GRACE = 30.0
-"""Seconds that a step over its time has for a checkpoint."""
+GRACE = 10.0
+"""Seconds that idle workers have to end."""
 FAILURES = "failures"
 
 
@@ -101,7 +101,7 @@ class _Dispatch:
         if limit is not None and not seat.late and time.monotonic() - seat.begun > limit:
             seat.late = True
             seat.stop("SIGTERM")
-        if seat.late and time.monotonic() - seat.asked_to_end > GRACE:
+        if seat.late and time.monotonic() - seat.asked_to_end > self.settings.grace:
             seat.kill()
 
     def _limit(self, row: Row) -> float | None:

@@ -37,6 +37,11 @@ class Sweep:
     timeout: float | dict[str, float] | None = option(
         None, "Seconds that a step may take; or a mapping from step to seconds", at_least=0
     )
+    grace: float = option(
+        30.0,
+        "Seconds that a step over its time has for a checkpoint, before it is killed",
+        at_least=0,
+    )
     workers: int | Literal["auto"] = option(
         "auto", "Processes that work at a time; auto is one for each GPU, else one", at_least=1
     )
