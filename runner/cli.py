@@ -30,6 +30,9 @@ HELP = """\
 usage: runner COMMAND ...
 
   run RECIPE [OVERRIDE ...]    run a recipe; finished steps are reused
+  sweep RECIPE [OVERRIDE ...]  run it with many values: adapt.rank=4,8; --dry-run, --extend
+  status SWEEP                 how far a sweep is
+  best SWEEP                   its best job, and the command that saves it
   plan RECIPE [OVERRIDE ...]   say what run would do, and why
   show RECIPE [OVERRIDE ...]   the composed recipe
   show STAGE                   a stage's options, defaults and what they mean
@@ -92,6 +95,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str]) -> int:
     import time
 
+    if {"-m", "--multirun"} & {*words}:
+        from runner import cli_sweep
+
+        return cli_sweep.sweep([word for word in words if word not in ("-m", "--multirun")])
     from runner import hardware, run
     from runner.report import terminal
     from runner.scoring.gates import Unmet
@@ -99,6 +106,7 @@ def _run(words: Sequence[str]) -> int:
     begun = time.monotonic()
     parser = _parser("run", "Run a recipe; finished steps are reused.")
     parser.add_argument("--runs", default="runs", type=Path, help="where the run's folder goes")
+    parser.add_argument("-m", "--multirun", action="store_true", help="the same as runner sweep")
     given, planned, store = _prepared(parser, words)
     unmet: Unmet | None = None
     with terminal.own_stdout() as stream:
@@ -366,6 +374,9 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "rm": _of("cli_runs", "rm"),
     "generate": _of("cli_answers", "generate"),
     "chat": _of("cli_answers", "chat"),
+    "sweep": _of("cli_sweep", "sweep"),
+    "status": _of("cli_sweep", "status"),
+    "best": _of("cli_sweep", "best"),
     "list": _list,
     "copy": _of("cli_recipes", "copy"),
     "new": _of("cli_recipes", "new"),

@@ -5,9 +5,11 @@ found here. All problems of a recipe are collected and raised together.
 """
 
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,14 @@ import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import (
+    Glob,
+    Override,
+    OverrideType,
+    Quote,
+    QuotedString,
+    Transformer,
+)
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -24,7 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner import origins, places
 from runner.errors import Problem, RecipeError, did_you_mean, listing
-from runner.link import link
+from runner.link import Known, link
 from runner.origins import Document, Origins, Where
 from runner.recipe import Recipe
 from runner.stage import Stage
@@ -32,30 +41,46 @@ from runner.stage import Stage
 
 def compose(name: str, overrides: Sequence[str], stages: Mapping[str, Stage]) -> Recipe:
     """Compose and check a recipe; RecipeError with every problem that was found."""
-    path = places.find_recipe(name)
-    document, problems = origins.read(path)
-    if document is None or problems:
-        raise RecipeError(problems)
+    problems: list[Problem] = []
     changes = [change for text in overrides if (change := _parse(text, problems))]
-    with _hydra(path) as loader:
-        source = _Source(loader, document, changes, [*stages], problems)
-        plain = source.plain()
-    removed = {change.where[0] for change in changes if change.removes_step}
-    return link(path, plain, removed, source.written, stages, problems)
+    return Composer(name, stages, problems).recipe(changes)
+
+
+class Composer:
+    """Gives for any overrides what `compose` gives; what they share is composed once.
+
+    `problems` are what is known already to be wrong, whatever the overrides.
+    """
+
+    def __init__(
+        self, name: str, stages: Mapping[str, Stage], problems: Sequence[Problem] = ()
+    ) -> None:
+        self.path, self.stages, self.problems = places.find_recipe(name), stages, problems
+        document, found = origins.read(self.path)
+        if document is None or found:
+            raise RecipeError(found)
+        self.document = document
+        self.forms: dict[tuple[Any, ...], _Form] = {}
+
+    def recipe(self, changes: "Sequence[Change]") -> Recipe:
+        """The recipe with these overrides; RecipeError with every problem that was found."""
+        form = tuple(each.where if each.is_plain else each.text for each in changes)
+        if form not in self.forms:
+            with _hydra(self.path) as loader:
+                problems = [*self.problems]
+                source = _Source(loader, self.document, changes, [*self.stages], problems)
+                self.forms[form] = _Form(source, changes, self.stages)
+        return self.forms[form].recipe(changes)
 
 
 @dataclass(frozen=True)
 class Change:
-    """One override: the place that it changes, and its text."""
+    """One override: the place that it changes, its text and its value; `deletes` has none."""
 
     where: Where
     text: str
-    parsed: Override
-
-    @property
-    def deletes(self) -> bool:
-        """Whether it takes something away."""
-        return self.parsed.type is OverrideType.DEL
+    value: Any
+    deletes: bool = False
 
     @property
     def removes_step(self) -> bool:
@@ -63,12 +88,100 @@ class Change:
         return self.deletes and len(self.where) == 1
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it sets one option to one value, and can choose no preset."""
+        is_scalar = not isinstance(self.value, (dict, list))
+        return len(self.where) > 1 and is_scalar and not self.deletes
+
+    @property
     def problem_place(self) -> str:
         """The override, for a message."""
         return f'override "{self.text}"'
 
 
+@dataclass(frozen=True)
+class Axis:
+    """What one word of a command line asks for: an override, or one of many."""
+
+    key: str
+    changes: tuple[Change, ...]
+
+
+def axes(name: str, words: Sequence[str]) -> list[Axis]:
+    """Each word with all its values, in Hydra's whole grammar; RecipeError where one has none."""
+    problems: list[Problem] = []
+    document, _ = origins.read(places.find_recipe(name))
+    found = []
+    for text in words:
+        if (parsed := _parsed(text, problems)) is None:
+            continue
+        if not parsed.is_sweep_override():
+            found.append(Axis(parsed.key_or_group, (_change(parsed, text),)))
+        elif changes := _alternatives(parsed, text, document, problems):
+            found.append(Axis(parsed.key_or_group, changes))
+    if problems:
+        raise RecipeError(problems)
+    return found
+
+
+def as_word(name: str, value: Any) -> str:
+    """An override as it is typed; a list in a recipe's `sweep.params` is one value after another.
+
+    A text is taken as it stands, in Hydra's grammar: `4,8`, `range(1, 9)`.
+    """
+    if isinstance(value, str):
+        return f"{name}={value}"
+    texts = [_typed(each) for each in (value if isinstance(value, list) else [value])]
+    return f"{name}={','.join(texts)}"
+
+
+def _typed(value: Any) -> str:
+    quoted = QuotedString(value, Quote.single) if isinstance(value, str) else value
+    return str(Transformer.str(quoted))
+
+
+def _alternatives(
+    parsed: Override, text: str, document: Document | None, problems: list[Problem]
+) -> tuple[Change, ...]:
+    """One override for each value of a sweep."""
+    where, value = f'override "{text}"', parsed.value()
+    if parsed.is_interval_sweep():
+        fact = "interval() is drawn from by a search, and a grid takes every value."
+        problems.append(Problem(where, fact, "Write a list, or range(START, STOP, STEP)."))
+        return ()
+    if isinstance(value, Glob):
+        group = _stage_in([document] if document else [], parsed.key_or_group)
+        folders = places.preset_folders(document.path) if document else []
+        elements = value.filter([*places.presets_for(group, folders)])
+    else:
+        elements = [*parsed.sweep_iterator()]
+    if not elements:
+        problems.append(Problem(where, "gives no value at all."))
+    key = parsed.get_key_element()
+    place = tuple(parsed.key_or_group.split("."))
+    return tuple(
+        Change(place, f"{key}={Transformer.str(each)}", Override._convert_value(each))
+        for each in elements
+    )
+
+
 def _parse(text: str, problems: list[Problem]) -> Change | None:
+    parsed = _parsed(text, problems)
+    if parsed is not None and parsed.is_sweep_override():
+        fact = "gives many values, and a run takes one."
+        key = text.split("=")[0]
+        guess = f"For a list write {key}=[...]; for a run with each value: runner sweep."
+        problems.append(Problem(f'override "{text}"', fact, guess))
+        return None
+    return None if parsed is None else _change(parsed, text)
+
+
+def _change(parsed: Override, text: str) -> Change:
+    deletes = parsed.type is OverrideType.DEL
+    return Change(tuple(parsed.key_or_group.split(".")), text, parsed.value(), deletes)
+
+
+def _parsed(text: str, problems: list[Problem]) -> Override | None:
     where = f'override "{text}"'
     try:
         parsed = OverridesParser.create().parse_override(text)
@@ -78,14 +191,10 @@ def _parse(text: str, problems: list[Problem]) -> Change | None:
         fact = f"cannot be read ({str(error).splitlines()[0]})."
         problems.append(Problem(where, fact, "Write name=value."))
         return None
-    if parsed.is_sweep_override():
-        fact = "gives many values, and a run takes one."
-        problems.append(Problem(where, fact, f"For a list write {text.split('=')[0]}=[...]."))
-        return None
     if parsed.key_or_group.split(".")[0] == "hydra":
         problems.append(Problem(where, "hydra's own settings mean nothing here."))
         return None
-    return Change(tuple(parsed.key_or_group.split(".")), text, parsed)
+    return parsed
 
 
 @contextmanager
@@ -124,13 +233,14 @@ class _Source:
         self.under: dict[str, str] = {}
         self.values: list[Change] = []
         self.words = words + self._choose(words)
-
-    def plain(self) -> dict[str, Any]:
-        """The composed recipe as plain values; RecipeError where it can't be composed."""
         slots = self._slots(self.words)
         self.written = self._written(self.words, self.under.items())
+        self.composed = self._composed(slots)
+
+    def _composed(self, slots: Mapping[str, str]) -> DictConfig:
+        """The recipe with its presets, before the values that overrides set."""
         try:
-            composed = hydra.compose(self.name, self.words)
+            composed: DictConfig = hydra.compose(self.name, self.words)
             OmegaConf.set_struct(composed, False)
             for slot, preset in slots.items():
                 step = slot.rpartition("@")[2]
@@ -138,12 +248,24 @@ class _Source:
                     self.under[step] = preset
             for step, preset in self.under.items():
                 self._lay_under(composed, step, preset)
-            self._apply(composed)
+        except (HydraException, OmegaConfBaseException) as error:
+            self._cannot_compose(error)
+        return composed
+
+    def plain(self, values: Sequence[Change]) -> tuple[dict[str, Any], bool]:
+        """The composed recipe as plain values, and whether some values refer to others.
+
+        RecipeError where it can't be composed.
+        """
+        composed = deepcopy(self.composed)
+        try:
+            self._apply(composed, values)
+            refers = "${" in str(OmegaConf.to_container(composed))
             plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
         except (HydraException, OmegaConfBaseException) as error:
             self._cannot_compose(error)
         assert isinstance(plain, dict)
-        return {str(name): value for name, value in plain.items()}
+        return {str(name): value for name, value in plain.items()}, refers
 
     def _choose(self, words: list[str]) -> list[str]:
         """Sort the changes; give Hydra's words for the presets that replace a chosen one.
@@ -154,7 +276,7 @@ class _Source:
         slots, chosen = self._slots(words), []
         for change in self.changes:
             step = change.where[0]
-            group, preset = self._stage_of(step), change.parsed.value()
+            group, preset = self._stage_of(step), change.value
             slot = group if step == group else f"{group}@{step}"
             if change.removes_step:
                 continue
@@ -186,13 +308,7 @@ class _Source:
         return False
 
     def _stage_of(self, step: str) -> str:
-        for document in self.written.documents:
-            for name, value in origins.pairs(document.root) if not document.package else []:
-                if name == step:
-                    for key, node in origins.pairs(value):
-                        if key == "stage":
-                            return str(node.value)
-        return step
+        return _stage_in(self.written.documents, step)
 
     def _lay_under(self, composed: DictConfig, step: str, preset: str) -> None:
         group = self._stage_of(step)
@@ -200,12 +316,11 @@ class _Source:
         OmegaConf.set_struct(found, False)
         composed[step] = OmegaConf.merge(found.get(group) or {}, composed.get(step) or {})
 
-    def _apply(self, composed: DictConfig) -> None:
+    def _apply(self, composed: DictConfig, values: Sequence[Change]) -> None:
         """Set and take away what the overrides name, in their order, whoever set it before."""
-        for change in self.values:
+        for change in values:
             if not change.deletes:
-                value = change.parsed.value()
-                OmegaConf.update(composed, ".".join(change.where), value, force_add=True)
+                OmegaConf.update(composed, ".".join(change.where), change.value, force_add=True)
                 continue
             *parents, last = change.where
             holder = OmegaConf.select(composed, ".".join(parents))
@@ -232,8 +347,7 @@ class _Source:
                 documents += self._located(config, package)
         for step, preset in under:
             documents += self._located(f"{self._stage_of(step)}/{preset}", step)
-        changes = [(c.where, c.text) for c in self.changes if not c.deletes]
-        return Origins(changes, documents)
+        return Origins(_places(self.changes), documents)
 
     def _located(self, config: str, package: str) -> Iterator[Document]:
         for folder in self.folders:
@@ -305,6 +419,85 @@ class _Source:
         if known not in self.lists:
             self.lists[known] = self.loader.compute_defaults_list(self.name, words, RunMode.RUN)
         return self.lists[known]
+
+
+class _Form:
+    """Recipes whose overrides name the same places and choose the same presets."""
+
+    def __init__(
+        self, source: _Source, changes: Sequence[Change], stages: Mapping[str, Stage]
+    ) -> None:
+        self.source, self.stages, self.known = source, stages, Known()
+        self.documents, self.path = source.written.documents, source.document.path
+        self.numbers = [number for number, each in enumerate(changes) if each in source.values]
+        self.problems = [*source.problems]
+        self.first: dict[str, Any] | None = None
+        self.may_exchange = not _overlap(source.values)
+
+    def recipe(self, changes: Sequence[Change]) -> Recipe:
+        """The recipe with these overrides; RecipeError with all problems."""
+        self.source.changes = changes
+        self.source.written = Origins(_places(changes), self.documents)
+        self.source.problems = [*self.problems]
+        plain = self._plain([changes[number] for number in self.numbers])
+        removed = {change.where[0] for change in changes if change.removes_step}
+        written, problems = self.source.written, self.source.problems
+        return link(self.path, plain, removed, written, self.stages, problems, self.known)
+
+    def _plain(self, values: Sequence[Change]) -> dict[str, Any]:
+        """As Hydra and OmegaConf give it; where only scalars differ from the first, exchanged."""
+        is_safe = all("${" not in str(c.value) and c.value != "???" for c in values)
+        if self.first is not None and self.may_exchange and is_safe:
+            return _exchanged(self.first, [each for each in values if each.is_plain])
+        plain, refers = self.source.plain(values)
+        if self.first is None:
+            self.first, leaves = plain, [each.where for each in values if each.is_plain]
+            self.may_exchange &= is_safe and not refers
+            self.may_exchange &= all(_is_leaf(plain, where) for where in leaves)
+        return plain
+
+
+def _overlap(values: Sequence[Change]) -> bool:
+    """Whether two overrides say something about one place, so that their order counts."""
+    wheres = sorted(each.where for each in values)
+    return any(after[: len(before)] == before for before, after in pairwise(wheres))
+
+
+def _is_leaf(plain: Any, where: Where) -> bool:
+    for name in where:
+        if not isinstance(plain, dict) or name not in plain:
+            return False
+        plain = plain[name]
+    return not isinstance(plain, (dict, list))
+
+
+def _exchanged(plain: Mapping[str, Any], changes: Iterable[Change]) -> dict[str, Any]:
+    """A copy with other values in the places of these changes; the rest is shared."""
+    found = dict(plain)
+    copied: dict[Where, dict[str, Any]] = {(): found}
+    for change in changes:
+        for length in range(1, len(change.where)):
+            where = change.where[:length]
+            if where not in copied:
+                holder = copied[where[:-1]]
+                holder[where[-1]] = copied[where] = dict(holder[where[-1]])
+        copied[change.where[:-1]][change.where[-1]] = change.value
+    return found
+
+
+def _places(changes: Sequence[Change]) -> list[tuple[Where, str]]:
+    return [(each.where, each.text) for each in changes if not each.deletes]
+
+
+def _stage_in(documents: Iterable[Document], step: str) -> str:
+    """The stage that a step says it is of; one that says nothing is named by it."""
+    for document in documents:
+        for name, value in origins.pairs(document.root) if not document.package else []:
+            if name == step:
+                for key, node in origins.pairs(value):
+                    if key == "stage":
+                        return str(node.value)
+    return step
 
 
 def _as_url(folder: Path) -> str:

@@ -1,9 +1,9 @@
 """The one loop that runs a plan: reuse what is done, make the rest, keep each step as it ends."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -50,6 +50,45 @@ def execute(
 def product(plan: Plan, store: Store, name: str, tell: Tell) -> Any:
     """A step's product as a later step would get it; what it builds on is restored with it."""
     return _Execution(plan, store, tell, lambda: None, None).product(name, consume=False)
+
+
+@dataclass
+class Memory:
+    """What a process holds from one plan to the next, by key: products, and what they read."""
+
+    products: dict[str, Any] = field(default_factory=dict)
+    read: dict[str, tuple[Entry, Mapping[str, Any]]] = field(default_factory=dict)
+
+    def keep(self, keys: Collection[str]) -> None:
+        """Let all other products go."""
+        gone = [key for key in self.products if key not in keys]
+        for key in gone:
+            del self.products[key]
+        if gone:
+            hardware.release_memory()
+
+
+def execute_last(
+    plan: Plan,
+    store: Store,
+    tell: Tell,
+    stop_signal: Callable[[], str | None],
+    beside: Path | None,
+    memory: Memory,
+) -> Outcome:
+    """Make the last step of a plan whose earlier ones are done, of what is in memory or the store.
+
+    Where it fails, nothing stays in memory: what the step was at may be changed.
+    """
+    run, last = _Execution(plan, store, tell, stop_signal, beside), plan.steps[-1]
+    names = {planned.key: planned.step.name for planned in plan.steps}
+    run.held = {names[key]: product for key, product in memory.products.items() if key in names}
+    run.read = {names[key]: seen for key, seen in memory.read.items() if key in names}
+    memory.products = {}
+    run.settle(last)
+    memory.products = {plan.step(name).key: product for name, product in run.held.items()}
+    memory.read |= {plan.step(name).key: seen for name, seen in run.read.items()}
+    return run.outcomes[last.step.name]
 
 
 def _side_by_side(steps: Sequence[Planned]) -> Iterator[list[Planned]]:

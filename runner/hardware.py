@@ -181,6 +181,12 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def forget_peak_memory() -> None:
+    """Have `peak_memory` begin anew, where the system can do so."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
+
+
 def memory() -> dict[str, int]:
     """The bytes that this process holds now: `memory`, and `gpu_memory` where torch has any."""
     found = {}

@@ -57,6 +57,11 @@ def is_held(path: Path) -> bool:
     return owner is not None and _lives_here(owner) is not False
 
 
+def watch(path: Path) -> "Watch":
+    """Follow a lease for as long as its owner of now has it."""
+    return Watch(path, _read(path))
+
+
 def is_mine(path: Path) -> bool:
     """Whether this very process holds the lease."""
     owner = _read(path)
@@ -137,22 +142,36 @@ def _write_anew(path: Path, token: str) -> int:
 
 def _wait_for(path: Path, owner: dict[str, Any] | None, stop_here: Callable[[], None]) -> bool:
     """Wait until the lease is free (False) or its owner is known to be dead (True)."""
-    seen, since = owner, time.monotonic()
+    watch = Watch(path, owner)
     while True:
         stop_here()
-        current = _read(path)
-        if not path.exists() or (current and owner and current["token"] != owner["token"]):
+        if (free := watch.look()) is not None:
+            return free
+        time.sleep(POLL)
+
+
+class Watch:
+    """Follows a lease that somebody else holds, without waiting for it."""
+
+    def __init__(self, path: Path, owner: dict[str, Any] | None) -> None:
+        self.path, self.owner = path, owner
+        self.seen, self.since = self.owner, time.monotonic()
+
+    def look(self) -> bool | None:
+        """True where its owner is dead, False where it is not the owner's any more, else None."""
+        current = _read(self.path)
+        if not self.path.exists() or (
+            current and self.owner and current["token"] != self.owner["token"]
+        ):
             return False
         lives = _lives_here(current) if current else None
         if lives is False:
             return True
-        if current != seen or lives:
-            seen, since = current, time.monotonic()
-            if owner is None:
+        if current != self.seen or lives:
+            self.seen, self.since = current, time.monotonic()
+            if self.owner is None:
                 return False  # it was being written when first read
-        if time.monotonic() - since > EXPIRY:
-            return True
-        time.sleep(POLL)
+        return True if time.monotonic() - self.since > EXPIRY else None
 
 
 def _break(path: Path, owner: dict[str, Any] | None) -> None:

@@ -1,5 +1,6 @@
 """From plain values to a Recipe: typed options, parts of fetch, and who gives what to whom."""
 
+import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -12,6 +13,7 @@ from runner.origins import Origins
 from runner.recipe import Recipe, Step
 from runner.secrets import texts_with_secrets
 from runner.stage import Need, Stage
+from runner.sweep.settings import Sweep
 
 NAME = re.compile(r"\w[\w-]*", re.ASCII)
 UNFIT = re.compile(r"[^\w-]+", re.ASCII)
@@ -42,6 +44,7 @@ class Top:
     versions: Literal["note", "strict"] = option(
         "note", "A reuse across a change of libraries: said aloud, or refused (strict)"
     )
+    sweep: Sweep | None = option(None, "The values that `runner sweep` runs it with")
 
 
 def link(
@@ -51,9 +54,21 @@ def link(
     written: Origins,
     stages: Mapping[str, Stage],
     problems: list[Problem],
+    known: "Known | None" = None,
 ) -> Recipe:
-    """Check every value and connect the steps; RecipeError with all problems together."""
-    return _Linking(path, values, removed, written, stages, problems).recipe()
+    """Check every value and connect the steps; RecipeError with all problems together.
+
+    `known` holds what an earlier call has found of recipes that were written in the same places.
+    """
+    return _Linking(path, values, removed, written, stages, problems, known or Known()).recipe()
+
+
+class Known:
+    """Steps that were linked without a fault, so that what recipes share is linked once."""
+
+    def __init__(self) -> None:
+        self.inputs: dict[tuple[Any, ...], Mapping[str, tuple[str, ...]]] = {}
+        self.steps: dict[tuple[Any, ...], tuple[Step, dict[str, Any]]] = {}
 
 
 class _Linking:
@@ -65,9 +80,11 @@ class _Linking:
         written: Origins,
         stages: Mapping[str, Stage],
         problems: list[Problem],
+        known: Known,
     ) -> None:
         self.path, self.values, self.removed = path, values, removed
         self.written, self.stages, self.problems = written, stages, problems
+        self.known, self.mappings = known, dict[str, dict[str, Any]]()
         self.steps: list[Step] = []
 
     def recipe(self) -> Recipe:
@@ -88,9 +105,11 @@ class _Linking:
         kept = top.store if isinstance(top.store, Kept) else Kept(path=top.store)
         name = top.name or UNFIT.sub("-", self.path.stem)
         resolved = plain(top) | {"name": name, "steps": listed}
+        if top.sweep is None:
+            del resolved["sweep"]
         for step in self.steps:
             parent, _, part = step.name.partition(".")
-            written_out = _as_mapping(step)
+            written_out = self.mappings[step.name]
             if part:
                 resolved.setdefault(parent, {"stage": step.stage_name})[part] = written_out
             else:
@@ -103,6 +122,7 @@ class _Linking:
             store=kept.path,
             versions=top.versions,
             keep=kept.keep,
+            sweep=top.sweep,
         )
 
     def _check_paths(self, top: Top | None, listed: list[str]) -> None:
@@ -210,6 +230,35 @@ class _Linking:
             self._report([Fault((name,), f"{name} has no parts, so it would do nothing.")])
 
     def _add_step(self, where: Where, stage_name: str, given: dict[str, Any]) -> None:
+        """Link a step, or take the one that an earlier recipe linked of the same values and steps.
+
+        With which roles it was filled does not change with values; what was checked of the steps
+        that fill them does.
+        """
+        earlier = tuple((step.name, step.stage_name) for step in self.steps)
+        same = (
+            where,
+            stage_name,
+            json.dumps(given, default=repr),
+            self.values.get("seed"),
+            earlier,
+        )
+        inputs = self.known.inputs.get(same)
+        if inputs is None or (found := self.known.steps.get((same, *self._givers(inputs)))) is None:
+            step = self._linked(where, stage_name, given)
+            found = step, {} if step.options is None else _as_mapping(step)
+            if not self.problems:
+                self.known.inputs[same] = step.inputs
+                self.known.steps[same, *self._givers(step.inputs)] = found
+        self.steps.append(found[0])
+        self.mappings[found[0].name] = found[1]
+
+    def _givers(self, inputs: Mapping[str, tuple[str, ...]]) -> list[int]:
+        """The very steps that fill roles; those that are known are never let go of."""
+        by_name = {step.name: id(step) for step in self.steps}
+        return [by_name[name] for names in inputs.values() for name in names]
+
+    def _linked(self, where: Where, stage_name: str, given: dict[str, Any]) -> Step:
         stage = self.stages[stage_name]
         roles = {role: given.pop(role) for role in stage.NEEDS if role in given}
         names = {f.name for f in fields(stage.Options)}
@@ -226,7 +275,6 @@ class _Linking:
         inputs = self._inputs(where, stage, roles)
         if options is not None:
             options = self._anchored(options, where)
-            step = Step(".".join(where), stage_name, stage, options, inputs)
             by_role = {
                 role: tuple(s for s in self.steps if s.name in names)
                 for role, names in inputs.items()
@@ -235,9 +283,7 @@ class _Linking:
                 replace(fault, where=(*where, *fault.where))
                 for fault in stage.check(options, by_role)
             )
-        else:
-            step = Step(".".join(where), stage_name, stage, None, inputs)
-        self.steps.append(step)
+        return Step(".".join(where), stage_name, stage, options, inputs)
 
     def _inputs(
         self, where: Where, stage: Stage, roles: Mapping[str, Any]

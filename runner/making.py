@@ -10,7 +10,7 @@ from pathlib import Path
 from shutil import copytree
 from typing import Any
 
-from runner import upkeep
+from runner import hardware, upkeep
 from runner.events import Noted, Tell
 from runner.files import digest_json
 from runner.plan import Parts, Planned, versions
@@ -43,6 +43,7 @@ class Making:
             "parts": parts,
             "facts": masked(facts),
             "seconds": round(time.monotonic() - begun, 3),
+            "peak_memory": hardware.peak_memory(),
             "versions": versions(),
         }
 

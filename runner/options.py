@@ -69,6 +69,18 @@ def build(kind: type, mapping: Mapping[str, Any], where: Where = ()) -> tuple[An
     return (None, faults) if faults else (kind(**values), [])
 
 
+def revived(kind: type, mapping: Mapping[str, Any]) -> Any:
+    """Options that `plain` has written, as they were.
+
+    A resolved option may hold what no recipe may say; TypeError where `kind` has other names.
+    """
+    hints, values = typing.get_type_hints(kind), {}
+    for name, value in mapping.items():
+        made, faults = convert(hints.get(name, Any), value, (name,))
+        values[name] = value if faults else made
+    return kind(**values)
+
+
 def unknown(kind: type, where: Where, name: str, also: tuple[str, ...] = ()) -> Fault:
     """The fault of a name that `kind` does not have."""
     names = [f.name for f in fields(kind)] + list(also)

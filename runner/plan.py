@@ -19,6 +19,9 @@ from runner.store import Entry, Store
 KEY_SCHEMA = 1
 """Raised when keys are made in another way; every step then runs once more, and says so."""
 
+KEY_LENGTH = 32
+"""Hexadecimal digits of a key."""
+
 LIBRARIES = ("torch", "transformers", "datasets", "peft", "accelerate", "bitsandbytes")
 """Libraries that can change a result: recorded with every entry, not part of its key."""
 
@@ -87,10 +90,33 @@ def plan(
         options = step.stage.resolve(step.options, locked.get(step.name, {}))
         step = replace(step, options=options)
         parts = key_parts(step, keys)
-        key = keys[step.name] = digest_json(parts)[:32]
+        key = keys[step.name] = digest_json(parts)[:KEY_LENGTH]
         steps.append(_decide(recipe, step, key, parts, store, step.name in fresh))
     resolved = replace(recipe, steps=tuple(each.step for each in steps))
     return Plan(resolved, tuple(_with_files_that_are_needed(steps)))
+
+
+def plan_last(recipe: Recipe, store: Store) -> Plan:
+    """The plan that makes the last step of a recipe whose earlier ones are done.
+
+    Its options are resolved already.
+    """
+    keys: dict[str, str] = {}
+    steps = []
+    for step in recipe.steps:
+        parts = key_parts(step, keys)
+        keys[step.name] = digest_json(parts)[:KEY_LENGTH]
+        steps.append(Planned(step, keys[step.name], parts, Verdict.REUSE, "done"))
+    last = steps.pop()
+    return Plan(recipe, (*steps, _decide(recipe, last.step, last.key, last.parts, store, False)))
+
+
+def finished(recipe: Recipe, step: Step, key: str, store: Store) -> Entry | None:
+    """The result that a plan would reuse for a step; None where it would be made."""
+    found = store.entry(key)
+    if found is None or step.stage.stale(step.options, found.product, found.record["facts"]):
+        return None
+    return found if _reuse(found, recipe)[0] is Verdict.REUSE else None
 
 
 def needed(steps: Sequence[Planned], begin: int = 0) -> set[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.stage import Stage
+from runner.sweep.settings import Sweep
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Recipe:
 
     `versions` says what a reuse across a change of libraries is: a `note`, or `strict`: no reuse.
     `keep` says which steps' files stay in the store: `all`, `results`, or those of some steps.
+    `sweep` says with which values `runner sweep` runs it.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Recipe:
     store: Path | None = None
     versions: str = "note"
     keep: str | tuple[str, ...] = "all"
+    sweep: Sweep | None = None
 
     def keeps(self, name: str) -> bool:
         """Whether a step's files stay: all, what no step takes in, or also the steps named."""

@@ -34,8 +34,8 @@ from runner.lease import lease
 from runner.origins import short
 from runner.plan import Plan, Verdict, plan
 from runner.recipe import Recipe
-from runner.scoring import gates
 from runner.report.folder import ALIVE
+from runner.scoring import gates
 from runner.secrets import mask, masked
 from runner.stages import known
 from runner.store import Store, default_root
@@ -230,7 +230,7 @@ def carry_out(
             tell(Noted("", note))
         with (
             _in_use(folder.folder, store, planned) if planned.work else nullcontext(),
-            _signals() as stop_signal,
+            signals() as stop_signal,
             _into(folder.log, active=bool(planned.work)),
         ):
             outcomes = execute(planned, store, tell, stop_signal, folder.folder.parent / TRACKERS)
@@ -251,6 +251,8 @@ def _insist(outcomes: Sequence[Outcome]) -> None:
     """Unmet where what was measured, now or by an earlier run, is not what is required now."""
     if problems := lineage.unmet(outcomes):
         raise gates.Unmet(problems, outcomes)
+
+
 @contextmanager
 def _in_use(folder: Path, store: Store, planned: Plan) -> Iterator[None]:
     """Say that this process is at the run, and which keys of the store it needs."""
@@ -286,7 +288,7 @@ def _report(folder: Path, screen: Tell, *, whole: bool) -> None:
 
 
 @contextmanager
-def _signals() -> Iterator[Callable[[], str | None]]:
+def signals() -> Iterator[Callable[[], str | None]]:
     """Note the first signal, for the running step to see; a second Ctrl-C stops at once."""
     seen: list[str] = []
 

@@ -337,7 +337,7 @@ def test_a_step_overridden_by_what_is_no_mapping_names_the_override(value):
 def test_many_values_in_a_single_run_are_refused(override):
     assert problems(BODY, override) == [
         f'override "{override}": gives many values, and a run takes one.'
-        " For a list write adapt.rank=[...]."
+        " For a list write adapt.rank=[...]; for a run with each value: runner sweep."
     ]
 
 

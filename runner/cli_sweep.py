@@ -1,0 +1,230 @@
+"""`runner sweep`, `runner status` and `runner best`: one recipe with many values."""
+
+import shlex
+import sys
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runner.launch import Failure
+    from runner.sweep.standing import Standing, Work
+    from runner.sweep.start import Sweeping
+
+SHOWN_FAILURES = 20
+
+
+def _parser(command: str, description: str) -> ArgumentParser:
+    parser = ArgumentParser(f"runner {command}", description=description)
+    parser.add_argument(
+        "--sweeps", default="sweeps", type=Path, help="where the sweeps' folders are (sweeps)"
+    )
+    return parser
+
+
+def sweep(words: Sequence[str]) -> int:
+    """Run a recipe with many values."""
+    from runner import network
+    from runner.sweep import start
+
+    parser = _parser("sweep", "Run a recipe with many values; every step that jobs share once.")
+    parser.add_argument("recipe", help="a recipe, or a sweep that is to go on")
+    parser.add_argument("overrides", nargs="*", help="adapt.rank=4,8 quantize=nf4,int8 seed=1")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    parser.add_argument("--extend", action="store_true", help="add these values to the sweep")
+    parser.add_argument("--offline", action="store_true", help="use no network at all")
+    given = parser.parse_intermixed_args(words)
+    if given.offline:
+        network.forbid()
+    sweeping = start.prepare(given.recipe, given.overrides, given.sweeps, extend=given.extend)
+    if given.dry_run:
+        print("\n".join(_dry(sweeping)))
+        return 0
+    return _carry_out(sweeping)
+
+
+def _dry(sweeping: "Sweeping") -> Iterator[str]:
+    """The jobs, the distinct steps, and what sharing saves."""
+    from runner.stages import known
+    from runner.sweep import standing
+
+    manifest, store = sweeping.manifest, standing.store_of(sweeping.manifest)
+    entries = standing.done(manifest, store, known())
+    for job in manifest.jobs:
+        left = sum(row.key not in entries for row in manifest.steps(job))
+        said = f"{left} steps to run" if left else "done"
+        yield f"{job.id}  {shlex.join(job.overrides)}  ({said})"
+    every = standing.names(manifest, manifest.keys)
+    done = standing.names(manifest, entries)
+    width = max(map(len, every))
+    yield ""
+    yield from (f"{name:<{width}}  {n} distinct, {done[name]} done" for name, n in every.items())
+    yield from _left_out(sweeping)
+    yield from _sharing(len(manifest.jobs), standing.work(manifest, entries, store))
+
+
+def _left_out(sweeping: "Sweeping") -> Iterator[str]:
+    for name in sweeping.manifest.left_out:
+        yield f"{name} is left out: jobs would write over one another. `runner best` says how to."
+
+
+def _sharing(jobs: int, work: "Work") -> Iterator[str]:
+    """What there is to do, in steps and as far as known in time."""
+    yield f"{jobs} jobs of {work.steps} steps, {work.distinct} of them distinct:"
+    yield f"  {work.done} are done, {work.distinct - work.done} to run"
+    yield f"  sharing saves {work.shared} steps"
+    if work.seconds:
+        known = "" if work.is_whole else ", as far as such steps have been timed"
+        yield f"  {_time(work.seconds - work.distinct_seconds)} of {_time(work.seconds)}{known}"
+        yield f"  left: {_time(work.seconds_left)} of one worker's time"
+
+
+def _time(seconds: float) -> str:
+    """A duration for people."""
+    hours, minutes = divmod(round(seconds) // 60, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {round(seconds) % 60} s" if minutes else f"{seconds:.1f} s"
+
+
+def _carry_out(sweeping: "Sweeping") -> int:
+    from runner import run
+    from runner.errors import Stopped
+    from runner.origins import short
+    from runner.report import sweeping as screens
+    from runner.stages import known
+    from runner.sweep import standing, start
+
+    manifest, begun = sweeping.manifest, time.monotonic()
+    store = standing.store_of(manifest)
+    entries = standing.done(manifest, store, known())
+    print(f"sweep {short(sweeping.folder)}: {len(manifest.jobs)} jobs, {len(manifest.keys)} steps,")
+    print(f"  {len(entries)} of them done", flush=True)
+    try:
+        with (
+            run.signals() as stop_signal,
+            screens.screen(manifest, standing.names(manifest, entries), sys.stdout) as tell,
+        ):
+            failed = start.carry_out(sweeping, entries, tell, stop_signal)
+    except Stopped:
+        _collect(sweeping)
+        raise
+    now = _collect(sweeping)
+    print("\n".join(_summary(sweeping, now, failed, time.monotonic() - begun)))
+    return 1 if failed or now.failed else 0
+
+
+def _collect(sweeping: "Sweeping") -> "Standing":
+    """Write the table of the jobs as they are now."""
+    from runner.stages import known
+    from runner.sweep import results, standing
+
+    store, stages = standing.store_of(sweeping.manifest), known()
+    now = standing.look(sweeping.manifest, sweeping.folder, store, stages)
+    results.write(results.table(now, stages), sweeping.folder)
+    return now
+
+
+def _summary(
+    sweeping: "Sweeping", now: "Standing", failed: Sequence["Failure"], seconds: float
+) -> Iterator[str]:
+    from runner.origins import short
+    from runner.sweep import results
+
+    counts = ", ".join(f"{count} {state}" for state, count in now.counts().items() if count)
+    yield f"{len(now.manifest.jobs)} jobs: {counts}, in {_time(seconds)}"
+    yield from _left_out(sweeping)
+    yield f"{short(sweeping.folder / results.CSV)}, and the same as {results.PARQUET}"
+    for failure in [*failed][:SHOWN_FAILURES]:
+        tried = f" (tried {failure.attempts} times)" if failure.attempts > 1 else ""
+        jobs = [job for job in now.manifest.jobs if _has(now, job, failure.key)]
+        first = shlex.join(jobs[0].overrides)
+        more = f" and {len(jobs) - 1} more jobs" if len(jobs) > 1 else ""
+        yield f"\n{failure.step}: {failure.cause}: {failure.fact}{tried}\n  in {first}{more}"
+        yield from (f"    {line}" for line in failure.lines)
+
+
+def _has(now: "Standing", job: Any, key: str) -> bool:
+    return any(row.key == key for row in now.manifest.steps(job))
+
+
+def status(words: Sequence[str]) -> int:
+    """Say how far a sweep is."""
+    import json
+
+    from runner.stages import known
+    from runner.sweep import results, standing, start
+
+    parser = _parser("status", "How far a sweep is: every job, from any terminal.")
+    parser.add_argument("sweep", help="its id, its folder, or a recipe for its newest sweep")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    given = parser.parse_args(words)
+    manifest, folder = start.found(given.sweep, given.sweeps)
+    stages = known()
+    now = standing.look(manifest, folder, standing.store_of(manifest), stages)
+    rows = results.table(now, stages)
+    if given.json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        return 0
+    print("\n".join(_lines(rows, manifest.settings.objective)))
+    counts = ", ".join(f"{count} {state}" for state, count in now.counts().items() if count)
+    print(f"{len(rows)} jobs: {counts}; {len(now.entries)} of {len(manifest.keys)} steps done")
+    return 0
+
+
+def _lines(rows: Sequence[Mapping[str, Any]], objective: str | None) -> Iterator[str]:
+    """The table of the jobs, as wide as its words."""
+    from runner.sweep import results
+
+    left = ("job", "peak_memory", "bytes")
+    names = [name for name in rows[0] if name not in left and "." not in name] if rows else []
+    names = [*dict.fromkeys(["job", *_varied(rows), *names])]
+    shown = [{name: str(row.get(name, "")) for name in names} for row in rows]
+    if objective:
+        for line, row in zip(shown, rows, strict=True):
+            found = results.score(row, objective)
+            line[objective] = "" if found is None else f"{found:.4g}"
+        names = [*names[:-1], objective, names[-1]]
+    width = {name: max([len(name), *(len(line[name]) for line in shown)]) for name in names}
+    yield "  ".join(f"{name:<{width[name]}}" for name in names).rstrip()
+    for line in shown:
+        yield "  ".join(f"{line[name]:<{width[name]}}" for name in names).rstrip()
+
+
+def _varied(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The options with many values: what stands before the state."""
+    names = [*rows[0]] if rows else []
+    return names[1 : names.index("state")] if rows else []
+
+
+def best(words: Sequence[str]) -> int:
+    """Print the best job, and the command that saves it."""
+    from runner.origins import short
+    from runner.stages import known
+    from runner.sweep import results, standing, start
+
+    parser = _parser("best", "The best job of a sweep, and the command that saves it.")
+    parser.add_argument("sweep", help="its id, its folder, or a recipe for its newest sweep")
+    parser.add_argument("--objective", metavar="STEP.FIGURE", help="instead of sweep.objective")
+    parser.add_argument("--direction", choices=["maximize", "minimize"])
+    given = parser.parse_args(words)
+    manifest, folder = start.found(given.sweep, given.sweeps)
+    stages, settings = known(), manifest.settings
+    now = standing.look(manifest, folder, standing.store_of(manifest), stages)
+    objective = given.objective or settings.objective
+    direction = given.direction or settings.direction
+    row, score = results.best(results.table(now, stages), objective, direction)
+    job = next(job for job in manifest.jobs if job.id == row["job"])
+    print(f"{job.id}  {objective} {score:.6g}")
+    print("".join(f"  {name}={row[name]}\n" for name in manifest.varied), end="")
+    print(f"To save it:\n  {shlex.join(['runner', 'run', short(manifest.path), *job.overrides])}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "sweep": sweep,
+    "status": status,
+    "best": best,
+}

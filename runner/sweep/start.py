@@ -1,0 +1,152 @@
+"""A sweep from its words to its end: found or planned, written down, launched, collected."""
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner import launch, upkeep
+from runner import lock as locks
+from runner.compose import Axis, as_word, axes, compose
+from runner.errors import Problem, RecipeError, did_you_mean, listing
+from runner.launch import Order, local, seat
+from runner.origins import short
+from runner.stages import known
+from runner.sweep import manifest as manifests
+from runner.sweep import standing
+from runner.sweep.expand import expand
+from runner.sweep.graph import Graph
+from runner.sweep.manifest import Manifest
+from runner.sweep.settings import Sweep
+
+LAUNCHERS: Mapping[str, launch.Launcher] = {"local": local}
+
+
+@dataclass(frozen=True)
+class Sweeping:
+    """A sweep and the folder that it has, or will have once it starts."""
+
+    manifest: Manifest
+    folder: Path
+    is_new: bool
+
+
+def prepare(name: str, words: Sequence[str], root: Path, *, extend: bool = False) -> Sweeping:
+    """Plan a sweep of a recipe, or find the one that has its jobs already.
+
+    `name` may also be a sweep, which then goes on as it was written down. With `extend`, the words
+    add values to a sweep: to the recipe's newest, where `name` is a recipe.
+    """
+    old = find(name, root, also_recipes=extend)
+    if old is None:
+        planned = _planned(name, words)
+        there = next(iter(root.glob(f"{planned.recipe}/*-{planned.id}")), None)
+        if there is None:
+            stamp = time.strftime("%Y-%m-%dT%H-%M-%S")
+            return Sweeping(planned, root / planned.recipe / f"{stamp}-{planned.id}", True)
+        return Sweeping(manifests.joined(_loaded(there), planned), there, False)
+    manifest = _loaded(old)
+    if extend:
+        more = _planned(str(manifest.path), _with_more(manifest, words))
+        return Sweeping(manifests.joined(manifest, more), old, False)
+    if words:
+        fact = f"{short(old)} is a sweep, and its jobs are written down."
+        guess = "Add values with --extend, or start a new sweep by its recipe's name."
+        raise RecipeError([Problem(f'override "{words[0]}"', fact, guess)])
+    return Sweeping(manifest, old, False)
+
+
+def _planned(name: str, words: Sequence[str]) -> Manifest:
+    expansion = expand(name, words, known())
+    locked = locks.locked(locks.read(expansion.jobs[0].recipe.path))
+    return manifests.plan(expansion, words, locked)
+
+
+def _loaded(folder: Path) -> Manifest:
+    found = manifests.load(folder)
+    if found is None:
+        raise RecipeError([Problem(short(folder), "its manifest cannot be read.")])
+    return found
+
+
+def find(name: str, root: Path, *, also_recipes: bool = True) -> Path | None:
+    """The folder of a sweep: named by its path, by (the beginning of) its id, by its recipe."""
+    given = Path(name)
+    if (given / manifests.NAME).is_file():
+        return given
+    every = sorted(path.parent for path in root.glob(f"*/*/{manifests.NAME}"))
+    by_id = [each for each in every if each.name.rpartition("-")[2].startswith(name)]
+    if len(by_id) == 1 and len(name) >= 4:
+        return by_id[0]
+    of_recipe = [each for each in every if each.parent.name == given.stem]
+    return max(of_recipe, key=lambda each: each.name, default=None) if also_recipes else None
+
+
+def found(name: str, root: Path) -> tuple[Manifest, Path]:
+    """A sweep that must be there; RecipeError where it is not."""
+    folder = find(name, root)
+    if folder is None:
+        names = sorted({path.parent.parent.name for path in root.glob(f"*/*/{manifests.NAME}")})
+        guess = did_you_mean(name, names) or f"There are sweeps of: {listing(names)}."
+        raise RecipeError([Problem("", f'there is no sweep "{name}" in {root}.', guess)])
+    return _loaded(folder), folder
+
+
+def _with_more(manifest: Manifest, words: Sequence[str]) -> list[str]:
+    """The words of a sweep with the values that others add to them."""
+    name = str(manifest.path)
+    old = {axis.key: axis for axis in axes(name, manifest.words)}
+    settings = compose(name, [axis.changes[0].text for axis in old.values()], known()).sweep
+    for key, value in ((settings or Sweep()).params or {}).items():
+        for axis in axes(name, [as_word(key, value)]) if key not in old else ():
+            old[key] = axis
+    for axis in axes(name, words):
+        before = old[axis.key].changes if axis.key in old else ()
+        if axis.key.startswith("sweep."):
+            before = ()
+        added = (each for each in axis.changes if each not in before)
+        old[axis.key] = Axis(axis.key, (*before, *added))
+    return [_word(axis) for axis in old.values()]
+
+
+def _word(axis: Axis) -> str:
+    first, *others = (change.text for change in axis.changes)
+    return ",".join([first, *(text.partition("=")[2] for text in others)])
+
+
+def carry_out(
+    sweeping: Sweeping,
+    done: Collection[str],
+    tell: launch.Tell,
+    stop_signal: Callable[[], str | None],
+) -> list[launch.Failure]:
+    """Make what is not done of a sweep, and give what could not be made.
+
+    `done` are the keys of what need not be made.
+    Stopped where a signal asked for the end.
+    """
+    manifest, folder, stages = sweeping.manifest, sweeping.folder, known()
+    if manifests.load(folder) != manifest:
+        manifests.save(manifest, folder)
+    store = standing.store_of(manifest)
+    keys = [*manifest.keys]
+    upkeep.keep_for_lock(store, folder / manifests.NAME, keys)
+    if len(done) == len(keys):
+        return []
+    order = Order(
+        manifest=manifest,
+        folder=folder,
+        graph=Graph(manifest, stages, done),
+        store=store,
+        stages=stages,
+        tell=tell,
+        stop_signal=stop_signal,
+        workers=_workers(manifest.settings),
+    )
+    with upkeep.using(store, keys):
+        LAUNCHERS[manifest.settings.launch].launch(order)
+    return order.failures
+
+
+def _workers(settings: Sweep) -> int:
+    return seat.places(settings.gpus) if settings.workers == "auto" else settings.workers
