@@ -73,7 +73,7 @@ QUANTIZERS = gptqmodel optimum llmcompressor compressed-tensors torchao
 
 test-quantize:
 	$(call on-top,quantize,$(QUANTIZERS))
-	.venv-quantize/bin/python -m pytest -rs tests/test_quantizing*.py
+	.venv-quantize/bin/python -m pytest -rs tests/test_quantizing*.py tests/test_shipped.py
 
 # The real model taught by more methods and objectives than the tests of every day have time for.
 long:

@@ -251,7 +251,9 @@ def test_a_role_that_names_no_step_at_all_is_found():
 
 def test_a_misspelt_option_in_a_users_preset_names_that_file_and_line():
     write("quantize/mine.yaml", "# My own.\nmethod: nf4\ndouble_qant: true\n")
-    message = 'mine.yaml:3: quantize has no option "double_qant". Did you mean "double_quant"?'
+    message = (
+        'mine.yaml:3: quantize has no option "double_qant". Did you mean "double_quantization"?'
+    )
     assert problems(FULL.replace("nf4", "mine")) == [f"quantize/{message}"]
     assert problems(FULL, "quantize=mine") == [f"quantize/{message}"]
     assert problems(BODY, "quantize=mine") == [f"quantize/{message}"]
@@ -438,7 +440,7 @@ def test_a_recipe_may_lie_in_a_folder_of_any_name(name):
 # What overrides mean
 
 
-OWN = "quantize: {double_quant: true}\n"
+OWN = "quantize: {double_quantization: true}\n"
 
 
 @pytest.mark.parametrize("text", [BODY, FULL])
@@ -487,7 +489,7 @@ def test_the_recipes_own_words_win_over_a_preset(text):
 @pytest.mark.parametrize("text", [BODY, FULL])
 def test_a_preset_fills_what_the_recipe_does_not_say(text):
     options = composed(text + OWN, "quantize=nf4").step("quantize").options
-    assert (options.method, options.double_quant) == ("nf4", True)
+    assert (options.method, options.double_quantization) == ("nf4", True)
 
 
 @pytest.mark.parametrize("text", [BODY, FULL])
@@ -518,10 +520,10 @@ def test_a_preset_beside_the_recipe_comes_before_a_shipped_one():
 
 
 def test_a_preset_may_build_on_another_one():
-    write("quantize/mine.yaml", "defaults:\n  - nf4\n  - _self_\ndouble_quant: true\n")
+    write("quantize/mine.yaml", "defaults:\n  - nf4\n  - _self_\ndouble_quantization: true\n")
     for recipe in (composed(FULL.replace("nf4", "mine")), composed(BODY, "quantize=mine")):
         options = recipe.step("quantize").options
-        assert (options.method, options.double_quant) == ("nf4", True)
+        assert (options.method, options.double_quantization) == ("nf4", True)
 
 
 def test_a_folder_beside_the_recipe_changes_no_override_of_its_name(here):
