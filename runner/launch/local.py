@@ -12,6 +12,7 @@ from runner.errors import Stopped
 from runner.launch import Begun, Broke, Came, Failure, Made, Order, Said
 from runner.launch.seat import Seat, ended, environments
 from runner.lease import Watch
+from runner.run import TRACKERS
 from runner.sweep.manifest import Row
 from runner.sweep.settings import StopAfter
 
@@ -32,7 +33,7 @@ class _Dispatch:
 
     def __init__(self, order: Order) -> None:
         self.order, self.graph, self.settings = order, order.graph, order.manifest.settings
-        shared = environments(order.workers, self.settings.gpus)
+        shared = environments(order.workers, self.settings.gpus, order.folder)
         self.seats = [
             Seat(number + 1, order.folder, shared[number]) for number in range(order.workers)
         ]
@@ -128,7 +129,7 @@ class _Dispatch:
             "path": str(manifest.path),
             "versions": manifest.versions,
             "store": str(self.order.store.root),
-            "beside": str(self.order.folder / "trackers"),
+            "beside": str(self.order.folder / TRACKERS),
             "rows": [vars(row) for row in steps[: upto + 1]],
             "wanted": sorted(self.graph.wanted(key)),
         }

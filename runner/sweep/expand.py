@@ -77,7 +77,11 @@ def _groups(settings: Sweep) -> list[tuple[str, ...]]:
 
 
 def _check(every: Sequence[Axis], settings: Sweep, base: Recipe) -> None:
-    problems = [*_zip_problems(every, settings), *_objective_problems(settings, base)]
+    problems = [
+        *_zip_problems(every, settings),
+        *_objective_problems(settings, base),
+        *_timeout_problems(settings, base),
+    ]
     problems += [
         Problem(axis.key, "the sweep's own settings take one value.")
         for axis in every
@@ -115,6 +119,14 @@ def _objective_problems(settings: Sweep, base: Recipe) -> Iterator[Problem]:
         guess = guess or "Write STEP.FIGURE, as evaluate.exact_match."
         fact = f'"{settings.objective}" is no figure of a step.'
         yield Problem("sweep.objective", fact, guess)
+
+
+def _timeout_problems(settings: Sweep, base: Recipe) -> Iterator[Problem]:
+    names = [each.name for each in base.steps]
+    for step in settings.timeout if isinstance(settings.timeout, dict) else ():
+        if step not in names:
+            guess = did_you_mean(step, names) or f"The steps are: {listing(names)}."
+            yield Problem("sweep.timeout", f'there is no step "{step}".', guess)
 
 
 def _together(
