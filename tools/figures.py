@@ -12,6 +12,7 @@ from pathlib import Path
 
 import costs
 import fetching
+import jobs
 import memory
 import processing
 import reporting
@@ -46,7 +47,8 @@ def main() -> None:
         }
         pages = ["\n".join(processing.page(model)) + "\n", memory.page(model)]
         report = reporting.page(folder, env)
-    text = _page(whole, record, rows) + report + _store_page() + fetching.page()
+    text = _page(whole, record, rows) + report + _store_page() + _sweep_page()
+    text += fetching.page()
     text += "".join(pages) + training.page()
     TARGET.write_text(text, encoding="utf-8")
     print(TARGET.read_text(encoding="utf-8"))
@@ -82,6 +84,11 @@ def _page(whole: float, record: dict[str, object], rows: dict[str, float]) -> st
 def _store_page() -> str:
     lines = ["", "## The store (medians of 50)", "", "| what | took |", "|---|---|"]
     return "\n".join([*lines, *(f"| {what} | {took} |" for what, took in costs.rows())]) + "\n"
+
+
+def _sweep_page() -> str:
+    lines = ["", "## Sweeps (fake stages but for the first)", "", "| what | took |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {what} | {took} |" for what, took in jobs.rows())]) + "\n"
 
 
 def machine() -> str:
