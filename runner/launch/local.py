@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import files
-from runner.errors import Stopped
+from runner.errors import RunnerError, Stopped
 from runner.launch import Begun, Broke, Came, Failure, Made, Order, Said
 from runner.launch.seat import Seat, ended, environments
 from runner.lease import Watch
@@ -152,6 +152,8 @@ class _Dispatch:
 
     def _answered(self, seat: Seat, answer: Mapping[str, Any]) -> None:
         match answer["kind"]:
+            case "ready":
+                seat.is_ready = True
             case "begun":
                 seat.begun = time.monotonic()
             case "made":
@@ -196,6 +198,9 @@ class _Dispatch:
 
     def _gone(self, seat: Seat, code: int) -> None:
         """A worker's process has ended, maybe with a step in its hands."""
+        if code > 0 and not seat.is_ready:
+            lines = "\n  ".join(seat.last_lines())
+            raise RunnerError(f"a worker's process cannot start: exit code {code}.\n  {lines}")
         if seat.row is not None:
             if self.stopping and code == 0:
                 self._stopped(seat)

@@ -61,7 +61,7 @@ class Seat:
         self.asked_to_end = 0.0
         self.log_begin = 0
         self.kills = 0
-        self.late = False
+        self.late = self.is_ready = False
         self.unread = b""
 
     @property
@@ -74,7 +74,7 @@ class Seat:
         if self.process is not None:
             return
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        self.unread, self.holds = b"", set()
+        self.unread, self.holds, self.is_ready = b"", set(), False
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "runner.launch.worker", str(os.getpid())],

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from runner.compose import Axis, Change, Composer, as_word, axes
+from runner.changes import Axis, Change
+from runner.compose import Composer, as_word, axes
 from runner.errors import Problem, RecipeError, did_you_mean, listing
 from runner.recipe import Recipe
 from runner.stage import Stage

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from runner import launch, upkeep
 from runner import lock as locks
-from runner.compose import Axis, as_word, axes, compose
+from runner.changes import Axis
+from runner.compose import as_word, axes, compose
 from runner.errors import Problem, RecipeError, did_you_mean, listing
 from runner.launch import Order, local, seat
 from runner.origins import short
