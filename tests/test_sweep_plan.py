@@ -30,8 +30,7 @@ def test_values_are_taken_each_with_each_in_the_order_of_the_words(here):
 def test_values_side_by_side_are_taken_one_with_one(here):
     write()
     together = "sweep.zip=[grow.rank,score.rank]"
-    jobs = overrides("grow.rank=1,2", "tell.rank=3,4", "score.rank=5,6", together)
-    assert [each.removesuffix(f" {together}") for each in jobs] == [
+    assert overrides("grow.rank=1,2", "tell.rank=3,4", "score.rank=5,6", together) == [
         "grow.rank=1 tell.rank=3 score.rank=5",
         "grow.rank=1 tell.rank=4 score.rank=5",
         "grow.rank=2 tell.rank=3 score.rank=6",

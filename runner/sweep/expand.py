@@ -158,6 +158,7 @@ def _composed(composer: Composer, jobs: Iterable[tuple[Change, ...]]) -> Iterato
             if len(problems) >= MOST_PROBLEMS:
                 break
             continue
-        yield Composed(tuple(change.text for change in changes), recipe)
+        about_jobs = (change.text for change in changes if change.where[0] != "sweep")
+        yield Composed(tuple(about_jobs), recipe)
     if problems:
         raise RecipeError(problems)
