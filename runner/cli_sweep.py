@@ -201,7 +201,6 @@ def _varied(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def best(words: Sequence[str]) -> int:
     """Print the best job, and the command that saves it."""
-    from runner.origins import short
     from runner.stages import known
     from runner.sweep import results, standing, start
 
@@ -219,8 +218,21 @@ def best(words: Sequence[str]) -> int:
     job = next(job for job in manifest.jobs if job.id == row["job"])
     print(f"{job.id}  {objective} {score:.6g}")
     print("".join(f"  {name}={row[name]}\n" for name in manifest.varied), end="")
-    print(f"To save it:\n  {shlex.join(['runner', 'run', short(manifest.path), *job.overrides])}")
+    words = ["runner", "run", _name(manifest.path), *job.overrides]
+    print(f"To save it:\n  {shlex.join(words)}")
     return 0
+
+
+def _name(path: Path) -> str:
+    """A recipe as it is typed: by its name, where that finds it."""
+    from runner import places
+    from runner.errors import RecipeError
+    from runner.origins import short
+
+    try:
+        return path.stem if places.find_recipe(path.stem) == path else short(path)
+    except RecipeError:
+        return short(path)
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

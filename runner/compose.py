@@ -8,8 +8,6 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +30,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from runner import origins, places
+from runner.changes import Axis, Change, exchanged, is_leaf, overlap, places_of
 from runner.errors import Problem, RecipeError, did_you_mean, listing
 from runner.link import Known, link
-from runner.origins import Document, Origins, Where
+from runner.origins import Document, Origins
 from runner.recipe import Recipe
 from runner.stage import Stage
 
@@ -62,7 +61,7 @@ class Composer:
         self.document = document
         self.forms: dict[tuple[Any, ...], _Form] = {}
 
-    def recipe(self, changes: "Sequence[Change]") -> Recipe:
+    def recipe(self, changes: Sequence[Change]) -> Recipe:
         """The recipe with these overrides; RecipeError with every problem that was found."""
         form = tuple(each.where if each.is_plain else each.text for each in changes)
         if form not in self.forms:
@@ -71,40 +70,6 @@ class Composer:
                 source = _Source(loader, self.document, changes, [*self.stages], problems)
                 self.forms[form] = _Form(source, changes, self.stages)
         return self.forms[form].recipe(changes)
-
-
-@dataclass(frozen=True)
-class Change:
-    """One override: the place that it changes, its text and its value; `deletes` has none."""
-
-    where: Where
-    text: str
-    value: Any
-    deletes: bool = False
-
-    @property
-    def removes_step(self) -> bool:
-        """Whether it leaves a step out: `~before`."""
-        return self.deletes and len(self.where) == 1
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it sets one option to one value, and can choose no preset."""
-        is_scalar = not isinstance(self.value, (dict, list))
-        return len(self.where) > 1 and is_scalar and not self.deletes
-
-    @property
-    def problem_place(self) -> str:
-        """The override, for a message."""
-        return f'override "{self.text}"'
-
-
-@dataclass(frozen=True)
-class Axis:
-    """What one word of a command line asks for: an override, or one of many."""
-
-    key: str
-    changes: tuple[Change, ...]
 
 
 def axes(name: str, words: Sequence[str]) -> list[Axis]:
@@ -347,7 +312,7 @@ class _Source:
                 documents += self._located(config, package)
         for step, preset in under:
             documents += self._located(f"{self._stage_of(step)}/{preset}", step)
-        return Origins(_places(self.changes), documents)
+        return Origins(places_of(self.changes), documents)
 
     def _located(self, config: str, package: str) -> Iterator[Document]:
         for folder in self.folders:
@@ -432,12 +397,12 @@ class _Form:
         self.numbers = [number for number, each in enumerate(changes) if each in source.values]
         self.problems = [*source.problems]
         self.first: dict[str, Any] | None = None
-        self.may_exchange = not _overlap(source.values)
+        self.may_exchange = not overlap(source.values)
 
     def recipe(self, changes: Sequence[Change]) -> Recipe:
         """The recipe with these overrides; RecipeError with all problems."""
         self.source.changes = changes
-        self.source.written = Origins(_places(changes), self.documents)
+        self.source.written = Origins(places_of(changes), self.documents)
         self.source.problems = [*self.problems]
         plain = self._plain([changes[number] for number in self.numbers])
         removed = {change.where[0] for change in changes if change.removes_step}
@@ -448,45 +413,13 @@ class _Form:
         """As Hydra and OmegaConf give it; where only scalars differ from the first, exchanged."""
         is_safe = all("${" not in str(c.value) and c.value != "???" for c in values)
         if self.first is not None and self.may_exchange and is_safe:
-            return _exchanged(self.first, [each for each in values if each.is_plain])
+            return exchanged(self.first, [each for each in values if each.is_plain])
         plain, refers = self.source.plain(values)
         if self.first is None:
             self.first, leaves = plain, [each.where for each in values if each.is_plain]
             self.may_exchange &= is_safe and not refers
-            self.may_exchange &= all(_is_leaf(plain, where) for where in leaves)
+            self.may_exchange &= all(is_leaf(plain, where) for where in leaves)
         return plain
-
-
-def _overlap(values: Sequence[Change]) -> bool:
-    """Whether two overrides say something about one place, so that their order counts."""
-    wheres = sorted(each.where for each in values)
-    return any(after[: len(before)] == before for before, after in pairwise(wheres))
-
-
-def _is_leaf(plain: Any, where: Where) -> bool:
-    for name in where:
-        if not isinstance(plain, dict) or name not in plain:
-            return False
-        plain = plain[name]
-    return not isinstance(plain, (dict, list))
-
-
-def _exchanged(plain: Mapping[str, Any], changes: Iterable[Change]) -> dict[str, Any]:
-    """A copy with other values in the places of these changes; the rest is shared."""
-    found = dict(plain)
-    copied: dict[Where, dict[str, Any]] = {(): found}
-    for change in changes:
-        for length in range(1, len(change.where)):
-            where = change.where[:length]
-            if where not in copied:
-                holder = copied[where[:-1]]
-                holder[where[-1]] = copied[where] = dict(holder[where[-1]])
-        copied[change.where[:-1]][change.where[-1]] = change.value
-    return found
-
-
-def _places(changes: Sequence[Change]) -> list[tuple[Where, str]]:
-    return [(each.where, each.text) for each in changes if not each.deletes]
 
 
 def _stage_in(documents: Iterable[Document], step: str) -> str:

@@ -67,6 +67,7 @@ class Known:
     """Steps that were linked without a fault, so that what recipes share is linked once."""
 
     def __init__(self) -> None:
+        self.clean: set[tuple[str, str]] = set()
         self.inputs: dict[tuple[Any, ...], Mapping[str, tuple[str, ...]]] = {}
         self.steps: dict[tuple[Any, ...], tuple[Step, dict[str, Any]]] = {}
 
@@ -178,7 +179,12 @@ class _Linking:
 
     def _check_secrets(self) -> None:
         """A recipe is recorded, shared and kept in git, so no secret may stand in it."""
-        for where in texts_with_secrets(self.values):
+        texts = {name: json.dumps(value, default=repr) for name, value in self.values.items()}
+        fresh = {name for name, text in texts.items() if (name, text) not in self.known.clean}
+        found = [*texts_with_secrets({name: self.values[name] for name in fresh})]
+        if not found:
+            self.known.clean |= {(name, texts[name]) for name in fresh}
+        for where in found:
             what = ".".join(where) or "the recipe"
             fact = f"{what} holds a token or a password, and recipes are recorded."
             guess = "Give it by the environment (HF_TOKEN), or by: hf auth login"

@@ -5,6 +5,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -55,7 +56,7 @@ class Fault:
 
 def build(kind: type, mapping: Mapping[str, Any], where: Where = ()) -> tuple[Any, list[Fault]]:
     """Make `kind` (a dataclass) from a mapping; None and the faults where it can't be made."""
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     known = {f.name: f for f in fields(kind)}
     faults = [unknown(kind, where, str(name)) for name in mapping if name not in known]
     values = {}
@@ -74,7 +75,7 @@ def revived(kind: type, mapping: Mapping[str, Any]) -> Any:
 
     A resolved option may hold what no recipe may say; TypeError where `kind` has other names.
     """
-    hints, values = typing.get_type_hints(kind), {}
+    hints, values = _hints(kind), {}
     for name, value in mapping.items():
         made, faults = convert(hints.get(name, Any), value, (name,))
         values[name] = value if faults else made
@@ -151,9 +152,15 @@ def plain(value: Any, wanted: Callable[[Field[Any]], bool] = lambda _: True) -> 
     return str(value) if isinstance(value, Path) else value
 
 
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields."""
+    return typing.get_type_hints(kind)
+
+
 def documented(kind: type) -> Iterator[tuple[str, str, str, str]]:
     """Name, type, default and description of every option, for `runner show`."""
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     for f in fields(kind):
         default = f.default if f.default is not MISSING else MISSING
         if f.default_factory is not MISSING:

@@ -253,7 +253,7 @@ def test_the_best_job_and_the_command_that_saves_it(here, capsys):
     assert cli.main(["best", "r"]) == 0
     said = capsys.readouterr().out
     assert "score.match 0.9\n  score.rank=9\n" in said
-    assert said.endswith("  runner run r.yaml score.rank=9\n")
+    assert said.endswith("  runner run r score.rank=9\n")
     assert cli.main(["best", "r", "--direction", "minimize"]) == 0
     assert "score.match 0.3" in capsys.readouterr().out
     assert cli.main(["best", "r", "--objective", "score.mtch"]) == 1
@@ -327,5 +327,14 @@ def test_a_file_that_is_edited_before_it_is_fetched_is_a_failure_that_says_so(he
     Path("rows.jsonl").write_text('{"a": 2}\n')
     code, out = sweep(sweeping.manifest.id)
     assert code == 1
-    assert "fetch.data: refused: " in out
-    assert "rows.jsonl" in out
+    assert f"fetch.data: refused: {here / 'rows.jsonl'} changed while it was read" in out
+
+
+def test_workers_that_cannot_start_end_the_sweep_at_once(here):
+    write()
+    broken = "import os, sys\nif 'runner.launch.worker' in sys.orig_argv:\n    os._exit(7)\n"
+    (here.parent / "site" / "sitecustomize.py").write_text(broken)
+    code, out = sweep("r", *WORDS)
+    assert code == 1
+    assert "a worker's process cannot start: exit code 7." in out
+    assert out.count("exit code 7") == 1

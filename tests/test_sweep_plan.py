@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sweeping import manifest_of, write
 
-from runner import cli
+from runner import cli, places
 from runner.errors import RecipeError
 from runner.run import prepare as prepare_run
 from runner.stages import known
@@ -30,8 +30,7 @@ def test_values_are_taken_each_with_each_in_the_order_of_the_words(here):
 def test_values_side_by_side_are_taken_one_with_one(here):
     write()
     together = "sweep.zip=[grow.rank,score.rank]"
-    jobs = overrides("grow.rank=1,2", "tell.rank=3,4", "score.rank=5,6", together)
-    assert [each.removesuffix(f" {together}") for each in jobs] == [
+    assert overrides("grow.rank=1,2", "tell.rank=3,4", "score.rank=5,6", together) == [
         "grow.rank=1 tell.rank=3 score.rank=5",
         "grow.rank=1 tell.rank=4 score.rank=5",
         "grow.rank=2 tell.rank=3 score.rank=6",
@@ -81,6 +80,7 @@ def test_a_recipe_says_its_values_itself_and_words_win(here):
         (["sweep.retries=1,2"], "the sweep's own settings take one value"),
         (["sweep.objective=scroe.size"], 'Did you mean "score"?'),
         (["sweep.objective=score"], "Write STEP.FIGURE"),
+        (["sweep.timeout={grwo: 4}"], 'there is no step "grwo". Did you mean "grow"?'),
         (["sweep.retrys=1"], 'Did you mean "retries"?'),
         (["sweep.on_failure={stop_after: 0}"], "must be at least 1"),
         (["grow.rnk=1,2"], 'grow has no option "rnk". Did you mean "rank"?'),
@@ -185,3 +185,14 @@ def test_the_time_that_sharing_saves_is_known_from_earlier_runs(here, capsys):
     assert found.is_whole
     assert found.seconds - found.distinct_seconds == pytest.approx(0.4, abs=0.15)
     assert found.seconds_left < 0.2
+
+
+def test_the_sweep_that_the_readme_shows_is_planned(here):
+    readme = (places.PACKAGE.parent / "README.md").read_text()
+    block = readme.split("```yaml\nsweep:")[1].split("```")[0]
+    shipped = places.shipped("recipes") / "quickstart.yaml"
+    text = shipped.read_text().replace("data/dates", str(shipped.parent / "data" / "dates"))
+    Path("mine.yaml").write_text(f"{text}\nsweep:{block}")
+    made = start._planned("mine", [])
+    assert len(made.jobs) == 3 * 2 * 3
+    assert made.settings.timeout == {"adapt": 3600.0}

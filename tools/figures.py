@@ -19,6 +19,7 @@ from pathlib import Path
 import costs
 import fetching
 import generating
+import jobs
 import memory
 import processing
 import quantizing
@@ -146,6 +147,11 @@ def _store_page() -> str:
     return "\n".join([*lines, *(f"| {what} | {took} |" for what, took in costs.rows())]) + "\n"
 
 
+def _sweep_page() -> str:
+    lines = ["", "## Sweeps (fake stages but for the first)", "", "| what | took |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {what} | {took} |" for what, took in jobs.rows())]) + "\n"
+
+
 def machine() -> str:
     """The machine in words: cores, GPUs, Python."""
     model = "an unnamed processor"
@@ -174,6 +180,7 @@ SECTIONS: Mapping[str, Callable[[Quickstart], str]] = {
     "quantizing": lambda quickstart: quantizing.page(quickstart.model),
     "answers": lambda quickstart: generating.page(quickstart.model),
     "saving": lambda quickstart: saving.page(quickstart.model),
+    "sweeps": lambda _: _sweep_page(),
 }
 """Every part of the page, in its order."""
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from runner import files
-from runner.errors import Stopped
+from runner.errors import RunnerError, Stopped
 from runner.launch import Begun, Broke, Came, Failure, Made, Order, Said
 from runner.launch.seat import Seat, ended, environments
 from runner.lease import Watch
+from runner.run import TRACKERS
 from runner.sweep.manifest import Row
 from runner.sweep.settings import StopAfter
 
@@ -32,7 +33,7 @@ class _Dispatch:
 
     def __init__(self, order: Order) -> None:
         self.order, self.graph, self.settings = order, order.graph, order.manifest.settings
-        shared = environments(order.workers, self.settings.gpus)
+        shared = environments(order.workers, self.settings.gpus, order.folder)
         self.seats = [
             Seat(number + 1, order.folder, shared[number]) for number in range(order.workers)
         ]
@@ -128,7 +129,7 @@ class _Dispatch:
             "path": str(manifest.path),
             "versions": manifest.versions,
             "store": str(self.order.store.root),
-            "beside": str(self.order.folder / "trackers"),
+            "beside": str(self.order.folder / TRACKERS),
             "rows": [vars(row) for row in steps[: upto + 1]],
             "wanted": sorted(self.graph.wanted(key)),
         }
@@ -151,6 +152,8 @@ class _Dispatch:
 
     def _answered(self, seat: Seat, answer: Mapping[str, Any]) -> None:
         match answer["kind"]:
+            case "ready":
+                seat.is_ready = True
             case "begun":
                 seat.begun = time.monotonic()
             case "made":
@@ -195,6 +198,9 @@ class _Dispatch:
 
     def _gone(self, seat: Seat, code: int) -> None:
         """A worker's process has ended, maybe with a step in its hands."""
+        if code > 0 and not seat.is_ready:
+            lines = "\n  ".join(seat.last_lines())
+            raise RunnerError(f"a worker's process cannot start: exit code {code}.\n  {lines}")
         if seat.row is not None:
             if self.stopping and code == 0:
                 self._stopped(seat)

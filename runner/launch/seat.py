@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from runner import hardware
-from runner.run import QUIET
+from runner.run import QUIET, TRACKERS
+from runner.secrets import mask
 from runner.sweep.manifest import Row
 
 LAST_LINES = 8
@@ -20,13 +21,16 @@ LOG_END = 8192
 """Bytes at the end of a log in which its last lines are looked for."""
 
 
-def environments(count: int, each: int) -> list[dict[str, str]]:
+def environments(count: int, each: int, folder: Path) -> list[dict[str, str]]:
     """What `count` workers are told apart by: `each` GPUs of their own, where there are any.
 
     The number of threads decides the last bits of results, so it is what it is in a single run;
     where workers are more than one, their threads sleep while they wait for one another.
+    `folder` is the sweep's, where experiment trackers keep what is of all its jobs.
     """
     common = {name: os.environ.get(name, value) for name, value in QUIET.items()}
+    trackio = str((folder / TRACKERS / "trackio").resolve())
+    common["TRACKIO_DIR"] = os.environ.get("TRACKIO_DIR", trackio)
     if count > 1 and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & {*os.environ}:
         common["OMP_WAIT_POLICY"] = "PASSIVE"
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -57,7 +61,7 @@ class Seat:
         self.asked_to_end = 0.0
         self.log_begin = 0
         self.kills = 0
-        self.late = False
+        self.late = self.is_ready = False
         self.unread = b""
 
     @property
@@ -70,7 +74,7 @@ class Seat:
         if self.process is not None:
             return
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        self.unread, self.holds = b"", set()
+        self.unread, self.holds, self.is_ready = b"", set(), False
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "runner.launch.worker", str(os.getpid())],
@@ -134,19 +138,28 @@ class Seat:
             assert pipe is not None
             with suppress(BrokenPipeError):
                 pipe.close()
-        return process.wait()
+        code = process.wait()
+        self._hide_secrets()
+        return code
 
     def kill(self) -> None:
         """End it at once."""
         if self.process is not None:
             self.process.kill()
 
+    def _hide_secrets(self) -> None:
+        """What libraries have printed may hold some."""
+        with suppress(OSError):
+            text = self.log.read_text(encoding="utf-8", errors="replace")
+            if mask(text) != text:
+                self.log.write_text(mask(text), encoding="utf-8")
+
     def last_lines(self) -> tuple[str, ...]:
         """The end of what was printed since the step began."""
         with suppress(OSError), open(self.log, "rb") as log:
             size = log.seek(0, os.SEEK_END)
             log.seek(max(self.log_begin, size - LOG_END))
-            text = log.read().decode(errors="replace")
+            text = mask(log.read().decode(errors="replace"))
             return tuple([line for line in text.splitlines() if line.strip()][-LAST_LINES:])
         return ()
 

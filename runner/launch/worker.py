@@ -99,7 +99,7 @@ class _Worker:
         except RunnerError as error:
             self.memory = Memory()
             hardware.release_memory()
-            self._failed("refused", str(error), again=False, ends=False)
+            self._failed("refused", _said(error, order), again=False, ends=False)
             return True
         except BaseException as error:
             traceback.print_exc()
@@ -155,6 +155,13 @@ class _Worker:
                 if time.monotonic() - self.told_at > PROGRESS_EVERY:
                     self.told_at = time.monotonic()
                     self.say("progress", done=done, total=total, unit=unit, figures=dict(figures))
+
+
+def _said(error: RunnerError, order: Mapping[str, Any]) -> str:
+    """What an error says; the step's own name stands before it anyway."""
+    if isinstance(error, StepError) and error.step in ("", order["rows"][-1]["name"]):
+        return f"{error.fact} {error.command}".rstrip()
+    return str(error)
 
 
 def _cause(error: BaseException) -> tuple[str, str, bool]:

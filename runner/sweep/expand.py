@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from runner.compose import Axis, Change, Composer, as_word, axes
+from runner.changes import Axis, Change
+from runner.compose import Composer, as_word, axes
 from runner.errors import Problem, RecipeError, did_you_mean, listing
 from runner.recipe import Recipe
 from runner.stage import Stage
@@ -77,7 +78,11 @@ def _groups(settings: Sweep) -> list[tuple[str, ...]]:
 
 
 def _check(every: Sequence[Axis], settings: Sweep, base: Recipe) -> None:
-    problems = [*_zip_problems(every, settings), *_objective_problems(settings, base)]
+    problems = [
+        *_zip_problems(every, settings),
+        *_objective_problems(settings, base),
+        *_timeout_problems(settings, base),
+    ]
     problems += [
         Problem(axis.key, "the sweep's own settings take one value.")
         for axis in every
@@ -117,6 +122,14 @@ def _objective_problems(settings: Sweep, base: Recipe) -> Iterator[Problem]:
         yield Problem("sweep.objective", fact, guess)
 
 
+def _timeout_problems(settings: Sweep, base: Recipe) -> Iterator[Problem]:
+    names = [each.name for each in base.steps]
+    for step in settings.timeout if isinstance(settings.timeout, dict) else ():
+        if step not in names:
+            guess = did_you_mean(step, names) or f"The steps are: {listing(names)}."
+            yield Problem("sweep.timeout", f'there is no step "{step}".', guess)
+
+
 def _together(
     every: Sequence[Axis], groups: Sequence[tuple[str, ...]]
 ) -> Iterator[tuple[Change, ...]]:
@@ -145,6 +158,7 @@ def _composed(composer: Composer, jobs: Iterable[tuple[Change, ...]]) -> Iterato
             if len(problems) >= MOST_PROBLEMS:
                 break
             continue
-        yield Composed(tuple(change.text for change in changes), recipe)
+        about_jobs = (change.text for change in changes if change.where[0] != "sweep")
+        yield Composed(tuple(about_jobs), recipe)
     if problems:
         raise RecipeError(problems)

@@ -260,7 +260,7 @@ def joined(old: Manifest, new: Manifest) -> Manifest:
     ]
     whole = replace(
         old,
-        words=new.words,
+        words=new.words if more else old.words,
         settings=new.settings,
         varied=tuple(dict.fromkeys((*old.varied, *new.varied))),
         rows=(*old.rows, *new.rows),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from runner import launch, upkeep
 from runner import lock as locks
-from runner.compose import Axis, as_word, axes, compose
+from runner.changes import Axis
+from runner.compose import as_word, axes, compose
 from runner.errors import Problem, RecipeError, did_you_mean, listing
 from runner.launch import Order, local, seat
 from runner.origins import short
@@ -28,7 +29,6 @@ class Sweeping:
 
     manifest: Manifest
     folder: Path
-    is_new: bool
 
 
 def prepare(name: str, words: Sequence[str], root: Path, *, extend: bool = False) -> Sweeping:
@@ -43,17 +43,17 @@ def prepare(name: str, words: Sequence[str], root: Path, *, extend: bool = False
         there = next(iter(root.glob(f"{planned.recipe}/*-{planned.id}")), None)
         if there is None:
             stamp = time.strftime("%Y-%m-%dT%H-%M-%S")
-            return Sweeping(planned, root / planned.recipe / f"{stamp}-{planned.id}", True)
-        return Sweeping(manifests.joined(_loaded(there), planned), there, False)
+            return Sweeping(planned, root / planned.recipe / f"{stamp}-{planned.id}")
+        return Sweeping(manifests.joined(_loaded(there), planned), there)
     manifest = _loaded(old)
     if extend:
         more = _planned(str(manifest.path), _with_more(manifest, words))
-        return Sweeping(manifests.joined(manifest, more), old, False)
+        return Sweeping(manifests.joined(manifest, more), old)
     if words:
         fact = f"{short(old)} is a sweep, and its jobs are written down."
         guess = "Add values with --extend, or start a new sweep by its recipe's name."
         raise RecipeError([Problem(f'override "{words[0]}"', fact, guess)])
-    return Sweeping(manifest, old, False)
+    return Sweeping(manifest, old)
 
 
 def _planned(name: str, words: Sequence[str]) -> Manifest:
