@@ -8,7 +8,7 @@ the bit in batches of 2 to 39 rows, and other ones alone, since a matrix with on
 by other code; so a row is never computed alone. There the batch size changes nothing. In float32
 they differed by up to 6e-5 between batches, and on GPUs libraries choose by the size as well:
 there another batch size can give another token where two are as good as equally likely. A run that
-is killed and goes on forms the same batches, and gives the same answers everywhere.
+is killed and goes on with the same batch size forms the same batches, also there.
 """
 
 import warnings
