@@ -414,6 +414,40 @@ def test_another_error_is_no_lack_of_memory(ask, model, monkeypatch):
         ask()
 
 
+# --- rows that leave a batch
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 1.0, "stop": ("e", "a", "1", "/")},
+        {"temperature": 1.0, "regex": "[a-z]{1,30}!"},
+        {"temperature": 1.0, "stop": ("x",), "logprobs": True, "repetition_penalty": 1.2},
+    ],
+    ids=lambda settings: list(settings)[1],
+)
+def test_rows_that_are_over_leave_the_batch_and_change_nothing(settings, ask, model, monkeypatch):
+    if "regex" in settings:
+        pytest.importorskip("llguidance")
+    many = {"prompts": tuple(f"say {n}" for n in range(10, 40)), "max_new_tokens": 40, **settings}
+    alone = ask(batch_size=2, **many)
+    sizes, forward = [], model.model.forward
+
+    def watched(*args, input_ids=None, **rest):
+        sizes.append(len(input_ids))
+        return forward(*args, input_ids=input_ids, **rest)
+
+    monkeypatch.setattr(model.model, "forward", watched)
+    together = ask(batch_size=30, **many)
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] == 30
+    assert "logprobs" in settings or len({*sizes}) > 1
+    for row, other in zip(together, alone, strict=True):
+        assert row.pop("logprobs", []) == pytest.approx(other.pop("logprobs", []), abs=1e-4)
+        assert row == other
+    assert len({row["answer_tokens"] for row in alone}) > 1 or "logprobs" in settings
+
+
 # --- rows on disk
 
 

@@ -65,7 +65,8 @@ class _Answering:
         longest = max((len(each.ids) + self._room(each) for each in able), default=0)
         self._engine.ready(longest)
         for batch in batches(able, self._engine):
-            self._answer([each for each in batch if each.number not in self._journal.rows])
+            if any(each.number not in self._journal.rows for each in batch):
+                self._answer(batch)  # whole, so that it is the batch that was killed
         rows = [self._journal.rows[each.number] for each in self._wanted]
         self._context.facts |= _facts(rows)
         return rows

@@ -160,26 +160,43 @@ def _warpers(options: Options) -> list[Step]:
 
 
 class Ends:
-    """Says which rows are over: by a stop text, or because the model holds no more tokens.
+    """Says which rows are over: by a stop text, or because there is no room for more tokens.
 
-    `room` is how many tokens each row may still get.
+    `lengths` says how many tokens each row may get. With `stops`, the tokens that end an answer,
+    all rows count as over as soon as half of them are, so that the others can go on without them.
     """
 
     def __init__(
-        self, texts: Sequence[str], width: int, room: Sequence[int | None], decode: Decode
+        self,
+        texts: Sequence[str],
+        width: int,
+        lengths: Sequence[int],
+        decode: Decode,
+        stops: Sequence[int] = (),
     ) -> None:
-        self._texts, self._width, self._room, self._decode = texts, width, room, decode
+        self._texts, self._width, self._lengths, self._decode = texts, width, lengths, decode
+        self._stops = stops
+        self._over: Any = None
+        self._least = min(lengths)
 
     def __call__(self, ids: Any, scores: Any, **_: Any) -> Any:  # noqa: ARG002  theirs
         """A bool for each row."""
         import torch
 
-        answers, copies = ids[:, self._width :].tolist(), len(ids) // len(self._room)
-        over = [self._is_over(row, at // copies) for at, row in enumerate(answers)]
-        return torch.tensor(over, dtype=torch.bool, device=ids.device)
+        over = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+        if self._texts or ids.shape[1] - self._width >= self._least:
+            over |= torch.tensor(self._ended(ids), device=ids.device)
+        if not self._stops:
+            return over
+        over |= torch.isin(ids[:, -1], torch.tensor(self._stops, device=ids.device))
+        self._over = over if self._over is None else self._over | over
+        return self._over | (2 * self._over.sum() >= len(ids))
+
+    def _ended(self, ids: Any) -> list[bool]:
+        answers, copies = ids[:, self._width :].tolist(), len(ids) // len(self._lengths)
+        return [self._is_over(row, at // copies) for at, row in enumerate(answers)]
 
     def _is_over(self, answer: Sequence[int], at: int) -> bool:
-        room = self._room[at]
-        if room is not None and len(answer) >= room:
+        if len(answer) >= self._lengths[at]:
             return True
         return bool(self._texts) and says_stop(answer, self._texts, self._decode)

@@ -8,16 +8,18 @@ the bit in batches of 2 to 39 rows, and other ones alone, since a matrix with on
 by other code; so a row is never computed alone. There the batch size changes nothing. In float32
 they differed by up to 6e-5 between batches, and on GPUs libraries choose by the size as well:
 there another batch size can give another token where two are as good as equally likely. A run that
-is killed and goes on forms the same batches, and gives the same answers everywhere.
+is killed and goes on with the same batch size forms the same batches, also there.
 """
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from runner.answering import constraint, fitting, sampling
 from runner.answering.asking import Request, Tokens
+from runner.answering.ending import ended
 from runner.answering.engines import Drawn, room
 from runner.answering.settings import Options
 from runner.errors import StepError
@@ -25,6 +27,8 @@ from runner.products import Model
 
 TOGETHER = 2
 """Rows that are computed at least, on a CPU (see above)."""
+FEW = 8
+"""Rows that stay together until the last of them is over."""
 STEP = 16
 """Prompts are padded to multiples of this at least."""
 NEUTRAL: Mapping[str, Any] = {
@@ -34,6 +38,19 @@ NEUTRAL: Mapping[str, Any] = {
     "min_length": 0,
 }
 """Settings that a model's own generation_config must not bring in: what counts is the recipe."""
+
+
+@dataclass
+class _Answer:
+    """What is there of an answer so far."""
+
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+    def take(self, ids: list[int], logprobs: Sequence[float]) -> None:
+        """All tokens so far, and the log-probabilities of the new ones."""
+        self.ids = ids
+        self.logprobs += logprobs
 
 
 class Transformers:
@@ -80,37 +97,94 @@ class Transformers:
         """Generate for prompts of one width; a batch that is too small is filled with its last."""
         import torch
 
-        least = TOGETHER if self._model.device.type == "cpu" and not self._guesses else 1
-        whole = [*batch, *[batch[-1]] * (least - len(batch))]
-        width = self.width(len(batch[0].ids))
-        pads = [width - len(each.ids) for each in whole]
-        ids, mask = self._padded(whole, pads)
-        steps = sampling.steps(
-            self._options,
-            [each.id for each in whole],
-            pads,
-            width,
-            self._stops,
-            self._constraint,
-        )
-        recorder = sampling.Recorder(width) if self._options.logprobs else None
+        whole = [*batch, *[batch[-1]] * (self._least - len(batch))]
         lengths = [room(self._options, self.limit, len(each.ids)) for each in whole]
-        ends = sampling.Ends(self._options.stop, width, lengths, self._decode)
         with torch.inference_mode(), one_head(self._model), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Position ids are not supported", UserWarning)
-            output = self._model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                logits_processor=_list([recorder, *steps] if recorder else steps),
-                stopping_criteria=_criteria([ends]),
-                **self._settings(max(lengths)),
-            )
-        answers = output[: len(batch), width:].tolist()
-        logprobs = recorder.taken(output) if recorder else [None] * len(batch)
+            answers = self._in_rounds(whole, lengths)
+        found = zip(answers[: len(batch)], lengths, strict=False)
         return [
-            Drawn(answer[:length], found[:length] if found else None)
-            for answer, found, length in zip(answers, logprobs, lengths, strict=False)
+            Drawn(each.ids[:length], each.logprobs[:length] if self._options.logprobs else None)
+            for each, length in found
         ]
+
+    def _in_rounds(self, whole: Sequence[Request], lengths: Sequence[int]) -> list["_Answer"]:
+        """Go on with the rows that are not over, each time that half of them are.
+
+        Their keys and values are taken along, and so each row is computed as if all had stayed.
+        """
+        import torch
+
+        width = self.width(len(whole[0].ids))
+        pads = [width - len(each.ids) for each in whole]
+        ids, mask = self._padded(whole, pads)
+        cache = self._cache()
+        answers, there = [_Answer() for _ in whole], list(range(len(whole)))
+        going = there
+        while going:
+            left = [lengths[row] if row in going else 0 for row in there]
+            rows, own = [whole[row] for row in there], [pads[row] for row in there]
+            new, logprobs = self._round(rows, own, width, ids, mask, left, cache)
+            for place, row in enumerate(there):
+                if row in going:
+                    answers[row].take(new[place, width:].tolist(), logprobs[place])
+            going = [row for row in going if not self._is_over(answers[row].ids, lengths[row])]
+            if cache is None or not going:
+                break
+            stay = [*going, *(row for row in there if row not in going)]
+            places = sorted(there.index(row) for row in stay[: max(len(going), self._least)])
+            kept = torch.tensor(places, device=ids.device)
+            ids, there = new[kept], [there[place] for place in places]
+            mask = torch.nn.functional.pad(mask[kept], (0, ids.shape[1] - mask.shape[1]), value=1)
+            cache.batch_select_indices(kept)
+        return answers
+
+    def _round(
+        self,
+        rows: Sequence[Request],
+        pads: Sequence[int],
+        width: int,
+        ids: Any,
+        mask: Any,
+        lengths: Sequence[int],
+        cache: Any,
+    ) -> tuple[Any, Sequence[Any]]:
+        """Generate until half of the rows are over, or all of a few; ids, and log-probabilities."""
+        names = [each.id for each in rows]
+        steps = sampling.steps(self._options, names, pads, width, self._stops, self._constraint)
+        recorder = sampling.Recorder(ids.shape[1]) if self._options.logprobs else None
+        half = cache is not None and len(rows) > FEW
+        stops = self._stops if half else ()
+        ends = sampling.Ends(self._options.stop, width, lengths, self._decode, stops)
+        output = self._model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            logits_processor=_list([recorder, *steps] if recorder else steps),
+            stopping_criteria=_criteria([ends]),
+            **({} if cache is None else {"past_key_values": cache}),
+            **self._settings(max(lengths) - (ids.shape[1] - width)),
+        )
+        return output, recorder.taken(output) if recorder else [()] * len(rows)
+
+    def _is_over(self, answer: Sequence[int], length: int) -> bool:
+        if len(answer) >= length:
+            return True
+        return ended(answer, self._stops, self._options.stop, self._decode).finish == "stop"
+
+    def _cache(self) -> Any:
+        """One that rows can leave; None where rows stay together, or hold more than a cache."""
+        from transformers import DynamicCache, cache_utils
+
+        if self._unpadded or self._options.beams > 1:
+            return None
+        cache = DynamicCache(config=self._config())
+        able = (cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowLayer)
+        return cache if cache.layers and all(type(x) in able for x in cache.layers) else None
+
+    @property
+    def _least(self) -> int:
+        """The rows that are computed at least."""
+        return TOGETHER if self._model.device.type == "cpu" and not self._guesses else 1
 
     def _padded(self, batch: Sequence[Request], pads: Sequence[int]) -> tuple[Any, Any]:
         """Ids and mask (rows x width), padded on the left."""

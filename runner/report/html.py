@@ -110,12 +110,12 @@ def questions(run: Run) -> list[Question]:
     for name, rows in texts.items():
         for row in rows:
             about = asked.setdefault(str(row["prompt"]), {"expected": row["expected"], "by": {}})
-            about["by"][name] = row["answer"]
+            about["by"].setdefault(name, row["answer"])  # of several samples the first
     asked = asked or _samples(run)
     return [
         Question(
             prompt=cut(prompt),
-            expected=cut(str(about["expected"])),
+            expected=cut(str(about["expected"] or "")),
             answers=[
                 (name, cut(str(answer)), answer == about["expected"])
                 for name, answer in about["by"].items()
