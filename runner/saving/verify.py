@@ -58,7 +58,7 @@ def expect(written: Written, draft: Path) -> Expected:
         "prompt": PROMPT,
         "class": _class(under),
         "attention": under.config._attn_implementation,
-        "device": str(under.device),
+        "device": _device(under),
         "dtype": str(under.dtype)[6:],
         "trust": type(under).__module__.startswith("transformers_modules."),
         "base": str(written.base) if written.base else None,
@@ -107,6 +107,12 @@ def _ids(tokenizer: Any) -> tuple[list[int], bool]:
         except TemplateError:  # one that wants other roles
             pass
     return list(tokenizer(PROMPT)["input_ids"]), False
+
+
+def _device(model: Any) -> str:
+    """Where the other process is to put the model: where it is here, or over all there is."""
+    places = {str(place) for place in getattr(model, "hf_device_map", {}).values()}
+    return "auto" if len(places) > 1 else str(model.device)
 
 
 def _class(model: Any) -> str:

@@ -66,6 +66,13 @@ class Options:
     )
 
 
+@dataclass(frozen=True)
+class Saved(Files):
+    """What was saved; `is_kept` where the store is to hold it, for no folder was asked for."""
+
+    is_kept: bool = False
+
+
 resolve = resolves_nothing
 pins = pins_nothing
 
@@ -113,7 +120,7 @@ def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
     return Room(outside=(options.to, whole), gives={"bytes": whole}, leave=leave)
 
 
-def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:
+def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Saved:
     """Write beside the target, open it again, move it there whole, and push it."""
     target = options.to or context.draft / KEPT
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -130,24 +137,21 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:
         "format": options.format,
         "pushed": _push(options, target, sorted(written), context),
     }
-    return Files(target)
+    return Saved(target, is_kept=options.to is None)
 
 
-def save(product: Files, folder: Path) -> None:
+def save(product: Saved, folder: Path) -> None:
     """Keep what was written where; the bytes are the target's, or ours where there is none."""
-    found = files.manifest(product.folder)
-    inside = product.folder.name == KEPT and product.folder.parent.name == "work"
-    files.write_json(
-        folder / REFERENCE, {"to": None if inside else str(product.folder), "files": found}
-    )
-    if inside:
+    to = None if product.is_kept else str(product.folder)
+    files.write_json(folder / REFERENCE, {"to": to, "files": files.manifest(product.folder)})
+    if product.is_kept:
         products.save_files(product, folder / KEPT)
 
 
-def restore(folder: Path, inputs: Mapping[str, Any]) -> Files:
+def restore(folder: Path, inputs: Mapping[str, Any]) -> Saved:
     """The saved folder."""
     to = files.read_json(folder / REFERENCE)["to"]
-    return Files(Path(to) if to else folder / KEPT)
+    return Saved(Path(to)) if to else Saved(folder / KEPT, is_kept=True)
 
 
 def stale(options: Options, folder: Path, facts: Facts) -> str | None:
