@@ -18,7 +18,9 @@ from runner.stages import known
 RECIPES = {"quickstart"}
 HOW = ("runner.data", "runner.sources", "runner.training.loop", "runner.training.methods")
 PRESETS = {
-    "adapt": set("dora dpo full grpo ia3 kto lora orpo prefix prompt qlora rslora vera".split()),
+    "adapt": set(
+        "dora dpo full grpo ia3 kto lora orpo prefix prompt ptuning qlora rslora vera".split()
+    ),
     "fetch": {"smollm2-135m", "smollm2-135m-hub"},
     "generate": {"greedy", "sampled"},
     "quantize": set("awq fp8 gptq int8 nf4 torchao-int4 torchao-int8 w8a8".split()),
@@ -166,7 +168,7 @@ def test_every_preset_is_known_here():
     for stage, name, _ in places.presets():
         found.setdefault(stage, set()).add(name)
     assert found == PRESETS
-    assert len(EVERY_PRESET) == 25
+    assert len(EVERY_PRESET) == 26
     files = [path for path in places.shipped("conf").rglob("*") if path.is_file()]
     assert len(files) == len(EVERY_PRESET)
 

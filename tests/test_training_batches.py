@@ -132,7 +132,7 @@ def test_the_weighted_loss_is_its_formula():
     assert outputs.logits.shape[1] == 3  # of 5: the second token and what follows the last are not
 
 
-@pytest.mark.parametrize("kind", ["plain", "lora", "prompt", "prefix", "other"])
+@pytest.mark.parametrize("kind", ["plain", "lora", "prompt", "prefix", "ptuning", "other"])
 def test_the_loss_and_its_gradients_are_those_of_transformers(kind, monkeypatch):
     torch.manual_seed(0)
     taught = model()

@@ -67,6 +67,7 @@ ARCHITECTURES: dict[str, tuple[dict[str, Any], str, int]] = {
 """Settings of each, the names of its linear layers, and how many there are."""
 IN_LAYERS = ["lora", "rslora", "dora", "vera", "ia3"]
 PROMPTS = ["prompt", "prefix"]
+"""P-tuning is apart: what it gives is a prompt."""
 
 
 def config_of(kind: str, **settings: Any) -> Any:
@@ -403,7 +404,7 @@ def test_the_width_of_the_layers_is_what_an_adapter_of_rank_1_has(kind):
 # --- training
 
 
-@pytest.mark.parametrize("method", [*IN_LAYERS, "qlora", *PROMPTS])
+@pytest.mark.parametrize("method", [*IN_LAYERS, "qlora", *PROMPTS, "ptuning"])
 def test_a_method_teaches_and_is_the_same_from_the_store(method, base, trained, dataset, tmp_path):
     rate = {"ia3": 0.1, "vera": 0.05, "prompt": 0.3, "prefix": 0.05}.get(method, 1e-2)
     made = trained(base(), method=method, learning_rate=rate, max_steps=6, warmup_steps=1)
@@ -643,7 +644,7 @@ def test_save_writes_the_merged_model_and_quantize_squeezes_it(method, base, tra
     assert again.facts["bytes_after"] < again.facts["bytes_before"]
 
 
-@pytest.mark.parametrize("method", PROMPTS)
+@pytest.mark.parametrize("method", [*PROMPTS, "ptuning"])
 def test_a_trained_prompt_is_saved_alone_answers_and_is_not_merged(
     method, base, trained, dataset, tmp_path
 ):
@@ -736,6 +737,23 @@ def test_an_adapter_that_rewrote_its_base_is_refused(tmp_path):
     )
     with pytest.raises(StepError, match="the adapter began by pissa"):
         methods.attach(random_model("llama"), Options(), quiet, tmp_path)
+
+
+def test_what_ptuning_gives_is_a_prompt_to_go_on_with_as_such(base, trained, tmp_path):
+    made = trained(base(), method="ptuning", virtual_tokens=3)
+    folder = kept(made, tmp_path / "k")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert (config["peft_type"], config["num_virtual_tokens"]) == ("PROMPT_TUNING", 3)
+    further = methods.attach(base().model, Options(method="prompt"), quiet, folder)
+    assert logits(further.eval()).equal(logits(made.model))
+    with pytest.raises(StepError, match="is prompt, and the method is ptuning"):
+        methods.attach(base().model, Options(method="ptuning"), quiet, folder)
+
+
+def test_an_encoder_of_ptuning_that_was_fetched_is_not_gone_on_with(tmp_path):
+    attached(random_model("llama"), method="ptuning").save_pretrained(tmp_path)
+    with pytest.raises(StepError, match="adapters of kind P_TUNING cannot be gone on with"):
+        methods.attach(random_model("llama"), Options(method="ptuning"), quiet, tmp_path)
 
 
 # --- what is written

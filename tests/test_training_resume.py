@@ -9,7 +9,7 @@ from typing import ClassVar
 import datasets
 import pytest
 import torch
-from lessons import OPTIONS, Crash, Lesson, dataset, model, rows
+from lessons import OPTIONS, Crash, Lesson, adapter, dataset, model, rows
 
 from runner import files
 from runner.checkpoint import MANIFEST
@@ -64,6 +64,32 @@ def test_every_optimizer_teaches_and_goes_on(tmp_path, optimizer):
     lesson.crash_at = None
     assert lesson.bytes() == expected
     assert "going on from step 4" in lesson.notes
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"method": "dora"},
+        {"method": "vera", "rank": 4},
+        {"method": "ia3", "rank": None, "dropout": None},
+        {"method": "prompt", "rank": None, "dropout": None},
+        {"method": "prefix", "rank": None, "dropout": None},
+        {"method": "ptuning", "rank": None, "dropout": None},
+        {"method": "full", "rank": None, "dropout": None},
+    ],
+    ids=lambda how: how["method"],
+)
+def test_every_method_goes_on_to_the_same_bits(tmp_path, how):
+    options = replace(WITH_DROPOUT, max_steps=6, **how)
+    expected = adapter(Lesson(tmp_path / "whole", options).run())
+    lesson = Lesson(tmp_path / "broken", options, crash_at=5)
+    with pytest.raises(Crash):
+        lesson.run()
+    lesson.crash_at = None
+    found = adapter(lesson.run())
+    assert "going on from step 4" in lesson.notes
+    assert expected.keys() == found.keys()
+    assert all(value.equal(found[name]) for name, value in expected.items())
 
 
 def test_a_signal_ends_within_the_step_and_its_half_made_gradients_are_dropped(tmp_path):

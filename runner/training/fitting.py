@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner import hardware
-from runner.training import claims
+from runner.training import claims, world
 from runner.training.settings import Options
 
 CPU_TOKENS = 512
@@ -78,9 +78,10 @@ def _rows(options: Options, model: Any, longest: int, most: int, *, checkpointin
 
 
 def _free() -> int | None:
-    """Bytes that are free now where the model is."""
+    """Bytes that are free now where the model is; processes on one CPU share what it has."""
     if not hardware.gpus():
-        return hardware.free_memory("cpu")
+        free = hardware.free_memory("cpu")
+        return free and free // world.size()
     import torch
 
     hardware.release_memory()

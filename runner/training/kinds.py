@@ -57,11 +57,13 @@ KINDS: Mapping[str, Kind] = {
     "vera": Kind("VERA", {"rank": 256, "dropout": 0.0, **INNER}, ("vera",)),
     "prompt": Kind("PROMPT_TUNING", PROMPT, ("prompt",)),
     "prefix": Kind("PREFIX_TUNING", PROMPT, ("prefix",)),
+    "ptuning": Kind("P_TUNING", PROMPT),
 }
 """LoRA arXiv:2106.09685, rsLoRA arXiv:2312.03732, DoRA arXiv:2402.09353, QLoRA arXiv:2305.14314,
 IA3 arXiv:2205.05638, VeRA arXiv:2310.11454, prompt tuning arXiv:2104.08691, prefix tuning
-arXiv:2101.00190. P-tuning (arXiv:2103.10385) is not here: peft keeps what its encoder gives and not
-the encoder, so that training cannot go on from a checkpoint."""
+arXiv:2101.00190, P-tuning arXiv:2103.10385. P-tuning goes on with no adapter: its encoder, a
+network that gives the prompt, is for training only, and its result is a prompt as that of `prompt`.
+"""
 
 SPECIAL = tuple(dict.fromkeys(name for kind in KINDS.values() for name in kind.takes))
 """The options that not every method has."""
@@ -158,7 +160,7 @@ def method_of(config: Mapping[str, Any]) -> str | None:
     kind = config.get("peft_type")
     if kind == "LORA":
         return _lora_of(config)
-    return next((name for name, each in KINDS.items() if each.peft and each.peft == kind), None)
+    return next((name for name, each in KINDS.items() if each.family and each.peft == kind), None)
 
 
 def _lora_of(config: Mapping[str, Any]) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 from runner.products import IGNORED
 
+IN_FRONT = ("PROMPT_TUNING", "P_TUNING")
+"""The adapters of peft whose trained tokens come out of the model too."""
 TAKES = "logits_to_keep"
 """What transformers calls the places for which logits are wanted."""
 
@@ -59,7 +61,7 @@ def _virtual_tokens(model: Any) -> int:
     """How many trained tokens peft puts before each row."""
     form = getattr(getattr(model, "module", model), "active_peft_config", None)
     kind = getattr(getattr(form, "peft_type", None), "value", None)
-    return int(form.num_virtual_tokens) if form and kind == "PROMPT_TUNING" else 0
+    return int(form.num_virtual_tokens) if form and kind in IN_FRONT else 0
 
 
 class OfTrained:

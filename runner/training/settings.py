@@ -63,7 +63,7 @@ class Options:
     """
 
     method: Literal[
-        "lora", "rslora", "dora", "qlora", "full", "ia3", "vera", "prompt", "prefix"
+        "lora", "rslora", "dora", "qlora", "full", "ia3", "vera", "prompt", "prefix", "ptuning"
     ] = option("lora", "Which weights are trained: a kind of adapter or prompt, or all (full)")
     rank: int | None = option(
         None, "Rank of the adapter's matrices; 8 where left out, of vera 256", at_least=1

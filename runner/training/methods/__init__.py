@@ -47,9 +47,13 @@ def formats(model: Any) -> Mapping[str, Any]:
 def finish(model: Any, options: Options, came_in: Mapping[str, Any], note: Note) -> Any:
     """The result of training: all weights in the formats they came in, an adapter merged if asked.
 
+    Of P-tuning only the prompt that its encoder gives is left.
+
     float32 weights that came as bfloat16 are rounded here, once. Buffers stay as they are: a
     rotary embedding's frequencies are float32 in every model.
     """
+    if options.method == "ptuning":
+        return adapters.as_prompt(model)
     if options.method != "full":
         return merging.merged(model, note) if options.merge else model
     model.config._name_or_path = ""  # it is no longer what lies there

@@ -66,6 +66,26 @@ def bare(model: Any) -> Any:
     return model.unload() if hasattr(model.base_model, "unload") else model.get_base_model()
 
 
+def as_prompt(model: Any) -> Any:
+    """The model with the prompt that a P-tuning encoder gives, and without the encoder.
+
+    That is what peft keeps of one; as a trained prompt it can be written, and gone on with.
+    """
+    from peft import PromptTuningConfig, get_peft_model
+
+    name, form = model.active_adapters[0], model.active_peft_config
+    prompt = model.eval().get_prompt_embedding_to_save(name)
+    plain = PromptTuningConfig(
+        task_type=form.task_type,
+        num_virtual_tokens=form.num_virtual_tokens,
+        prompt_tuning_init="RANDOM",
+    )
+    made = get_peft_model(model.get_base_model(), plain)
+    kept = made.prompt_encoder[made.active_adapters[0]].embedding.weight
+    kept.data = prompt.to(kept)
+    return made
+
+
 def go_on(model: Any, options: Options, folder: Path | None) -> Any:
     """The model with the adapter of the folder, or its own, to be trained further.
 

@@ -116,10 +116,20 @@ def _prefix(options: Options, skeleton: Skeleton) -> Any:
     )
 
 
+def _ptuning(options: Options, skeleton: Skeleton) -> Any:
+    from peft import PromptEncoderConfig
+
+    return PromptEncoderConfig(
+        task_type=objectives.task_type(options),
+        num_virtual_tokens=kinds.value(options, "virtual_tokens"),
+    )
+
+
 _FORMS: Mapping[str, Callable[[Options, Skeleton], Any]] = {
     **dict.fromkeys(("lora", "rslora", "dora", "qlora"), _lora),
     "ia3": _ia3,
     "vera": _vera,
     "prompt": _prompt,
     "prefix": _prefix,
+    "ptuning": _ptuning,
 }
