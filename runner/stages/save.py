@@ -45,7 +45,9 @@ def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Faul
 
 
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
-    """The whole model, where it is to be."""
+    """The whole model, where it is to be. StepError where its adapter cannot be merged."""
+    if inputs["model"].get("adapted"):
+        merging.check_base(inputs["model"])
     whole = inputs["model"].get("bytes", 0)
     return Room(outside=(options.to, whole), gives={"bytes": whole})
 
@@ -102,7 +104,10 @@ def _write(model: Model, folder: Path, note: Callable[[str], None]) -> None:
     if model.folder is not None:
         import shutil
 
-        shutil.copytree(model.folder, folder, copy_function=shutil.copyfile)
+        from runner.models import autogptq, form
+
+        with autogptq.renamed(model.folder, form.read(model.folder).config) as whole:
+            shutil.copytree(whole, folder, copy_function=shutil.copyfile)
         return
     tokenizer = products.untouched(model.tokenizer)
     if hasattr(model.model, "peft_config") and not merging.is_mergeable(model.model):
