@@ -274,6 +274,7 @@ def test_a_checkpoint_of_auto_gptq_loads_and_is_saved_as_one_that_opens(base, tm
     assert (first["loss"], first["text"]) == (second["loss"], second["text"])
 
 
+@pytest.mark.filterwarnings("ignore")  # of other people's libraries
 def test_an_adapter_on_gptq_weights_trains_every_tensor(base, tmp_path):
     from test_load import loaded
 

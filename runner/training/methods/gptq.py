@@ -1,5 +1,6 @@
 """GPTQ weights under what is trained: held by the one kernel of gptqmodel that passes gradients."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,11 @@ def _again(model: Any, folder: Path) -> Any:
 
     bits, dtype = model.config.quantization_config.bits, model.dtype
     attention = model.config._attn_implementation
-    return products.open_weights(
-        folder,
-        dtype=dtype,
-        attn_implementation=attention,
-        quantization_config=GPTQConfig(bits=bits, backend="gptq_torch"),
-    )
+    with warnings.catch_warnings():  # all but the backend is the checkpoint's own: as it is meant
+        warnings.filterwarnings("ignore", "You passed `quantization_config`")
+        return products.open_weights(
+            folder,
+            dtype=dtype,
+            attn_implementation=attention,
+            quantization_config=GPTQConfig(bits=bits, backend="gptq_torch"),
+        )
