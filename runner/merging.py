@@ -1,18 +1,33 @@
 """An adapter added to the weights that it sits on, so that a whole model comes out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from runner import files, products, quantized
 from runner.errors import StepError
+from runner.models import form
 
 Note = Callable[[str], None]
+ORDER = "Fetch the model unquantized, train on it, merge, and quantize last."
 
 
 def is_mergeable(model: Any) -> bool:
     """Whether a model's adapter sits in its weights; a trained prompt does not."""
     return not any(config.is_prompt_learning for config in model.peft_config.values())
+
+
+def check_base(model: Mapping[str, Any]) -> None:
+    """StepError where nothing can be merged into a model's weights, by what is known of it now.
+
+    `model` is what earlier steps say of it: its `config`, if that is known.
+    """
+    if (method := form.quantized_by(model.get("config") or {})) not in (None, "bitsandbytes"):
+        raise _unmergeable(str(method))
+
+
+def _unmergeable(method: str) -> StepError:
+    return StepError(f"an adapter cannot be merged into weights quantized with {method}.", ORDER)
 
 
 def merged(model: Any, note: Note) -> Any:
@@ -54,10 +69,7 @@ def _unquantized(model: Any, method: str, note: Note) -> Any:
         note(f"merged into weights dequantized from {method}: those before it are not at hand")
         whole = base.dequantize(dtype=base.dtype)
     else:
-        raise StepError(
-            f"an adapter cannot be merged into weights quantized with {method}.",
-            "Take the adapter alone, or one trained on an unquantized model.",
-        )
+        raise _unmergeable(method)
     adapted = get_peft_model(whole, form)
     set_peft_model_state_dict(adapted, state)
     return adapted

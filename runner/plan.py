@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from functools import cache
 from importlib import metadata
@@ -85,15 +85,28 @@ def plan(
     `locked` holds what the lock file says of a step.
     """
     keys: dict[str, str] = {}
-    steps = []
+    steps, notes = [], []
     for step in recipe.steps:
         options = step.stage.resolve(step.options, locked.get(step.name, {}))
+        notes += _renamed(step, options)
         step = replace(step, options=options)
         parts = key_parts(step, keys)
         key = keys[step.name] = digest_json(parts)[:KEY_LENGTH]
         steps.append(_decide(recipe, step, key, parts, store, step.name in fresh))
     resolved = replace(recipe, steps=tuple(each.step for each in steps))
-    return Plan(resolved, tuple(_with_files_that_are_needed(steps)))
+    return Plan(resolved, tuple(_with_files_that_are_needed(steps)), tuple(notes))
+
+
+def _renamed(step: Step, resolved: Any) -> list[str]:
+    """A choice that was said by another name than its own."""
+    said = {f.name: getattr(step.options, f.name) for f in fields(step.options)}
+    return [
+        f"{step.name}.{name}: {said[name]} is another name for {value}"
+        for name in said
+        if isinstance(value := getattr(resolved, name), str)
+        and isinstance(said[name], str)
+        and said[name] not in ("auto", value)
+    ]
 
 
 def plan_last(recipe: Recipe, store: Store) -> Plan:

@@ -48,7 +48,8 @@ def description(model: Any) -> Mapping[str, Any] | None:
         return None
     found = model.config.quantization_config
     if getattr(found, "quant_method", None) != "bitsandbytes":
-        return {"method": str(getattr(found, "quant_method", "unknown"))}
+        method = getattr(found, "quant_method", "unknown")
+        return {"method": str(getattr(method, "value", method))}
     if found.load_in_8bit:
         return {"method": "int8", "double_quantization": False}
     double = bool(found.bnb_4bit_use_double_quant)
@@ -56,11 +57,17 @@ def description(model: Any) -> Mapping[str, Any] | None:
 
 
 def keep_layout(model: Any) -> None:
-    """Keep bitsandbytes 0.50 from repacking 4-bit weights in place on the CPU.
+    """Keep libraries from changing how weights are held, or computed with, at their first use.
 
-    Its first forward pass repacks them; what is saved, merged or trained after that is garbage.
+    bitsandbytes 0.50 repacks 4-bit weights in place on the CPU: what is saved, merged or trained
+    after that is garbage. gptqmodel 7.6 has a compiler build what unpacks weights, and fails where
+    there is none.
     """
-    if getattr(model, "quantization_method", None) != "bitsandbytes":
+    method = getattr(model, "quantization_method", None)
+    if method == "gptq":
+        for module in model.modules():
+            vars(module).pop("dequantize_weight", None)  # the compiled one hid the class's own
+    if method != "bitsandbytes":
         return
     from bitsandbytes.nn import Linear4bit
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner import upkeep
 from runner.errors import Problem, StepError, StoreError, failing_as
@@ -10,6 +11,9 @@ from runner.files import shortage
 from runner.plan import Plan, Planned, Verdict, needed
 from runner.stage import Facts, Room
 from runner.store import Store
+
+if TYPE_CHECKING:
+    from runner.memory.preflight import Claim
 
 
 def rooms(plan: Plan, store: Store, begin: int = 0) -> Iterator[tuple[Planned, Room]]:
@@ -100,7 +104,7 @@ def check_memory(plan: Plan, store: Store) -> None:
     Asked once, before anything runs: what runs holds memory itself, which would count twice.
     """
     for planned, room in rooms(plan, store):
-        claim = room.memory() if room.memory else None
+        claim = _claim(planned, room)
         if claim is None:
             continue
         from runner.memory import preflight
@@ -109,6 +113,14 @@ def check_memory(plan: Plan, store: Store) -> None:
             error = StepError(*found)
             error.step = planned.step.name
             raise error
+
+
+def _claim(planned: Planned, room: Room) -> "Claim | None":
+    try:
+        return room.memory() if room.memory else None
+    except StepError as error:
+        error.step = error.step or planned.step.name
+        raise
 
 
 def _shortage(step: str, folder: Path, wanted: int) -> list[Problem]:

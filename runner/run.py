@@ -79,7 +79,7 @@ def prepare(
     if lock:
         moved = (*moved, *(f"libraries: {each}" for each in locks.library_drift(lock)))
     notes = tuple(f"not as in the lock file: {each}" for each in moved)
-    return replace(planned, notes=notes, lock=lock.path if lock else None), store
+    return replace(planned, notes=(*planned.notes, *notes), lock=lock.path if lock else None), store
 
 
 def _unlocked(name: str, path: Path, moved: Sequence[str]) -> list[Problem]:

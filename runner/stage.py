@@ -48,7 +48,8 @@ class Room:
     gives    what later steps may reckon with (`bytes`: what it gives, written out whole; `origin`:
              where a model's configuration is found before its weights are there)
     memory   what it takes of memory, asked for only where the step runs: telling it may need a
-             model's configuration and torch, which a run with nothing to do never loads
+             model's configuration and torch, which a run with nothing to do never loads; or
+             StepError for what only these tell
     leave    asks whether others let the step do its work (a Hub, for a push), likewise only where
              it runs, and before anything does; StepError where they do not
     """

@@ -1,6 +1,8 @@
 """GPTQ: the library's own bytes, whatever kills it in between, in a folder that opens anywhere."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -9,9 +11,10 @@ import squeezing
 import torch
 from safetensors.torch import load_file
 from squeezing import bytes_of, opened, quantize, rows
-from tiny import make_model
+from tiny import make_data, make_model
 
 from runner import files
+from runner.errors import StepError
 
 pytest.importorskip("gptqmodel", reason="needs the extra gptq")
 pytest.importorskip("optimum", reason="needs the extra gptq")
@@ -173,8 +176,143 @@ def test_where_gptqmodel_keeps_nothing_it_is_said(tmp_path):
 
 
 def test_groups_that_do_not_fit_are_refused_before_any_layer(tiny_model, tmp_path):
-    from runner.errors import StepError
-
     with pytest.raises(StepError, match="group_size 128 does not divide the 64 inputs"):
         quantize(tiny_model, tmp_path, rows(), method="gptq", group_size=128)
     assert squeezing.bytes_of(tmp_path / "target") == {}
+
+
+@pytest.fixture(scope="module")
+def base(made, tiny_model, tmp_path_factory):
+    """The result with its tokenizer."""
+    folder = tmp_path_factory.mktemp("base") / "model"
+    shutil.copytree(made, folder)
+    for pattern in ("tokenizer*", "*.jinja"):
+        for path in tiny_model.glob(pattern):
+            shutil.copy(path, folder)
+    return folder
+
+
+def recipe(place, base, steps, **more):
+    """A recipe on a model's folder, with rows beside it."""
+    place.mkdir(exist_ok=True)
+    make_data(place / "rows.jsonl")
+    said = {
+        "name": "tiny",
+        "steps": steps.split(),
+        "fetch": {"model": {"path": str(base)}, "data": {"path": "rows.jsonl"}},
+        "process": {"held_out": 8},
+        "save": {"to": "saved"},
+        "after": {"stage": "generate", "max_new_tokens": 6, "rows": 3},
+        **more,
+    }
+    path = place / "tiny.yaml"
+    path.write_text(
+        json.dumps({name: said[name] for name in said if name in KEPT | {*said["steps"]}})
+    )
+    return path
+
+
+KEPT = {"name", "steps"}
+
+
+def run(path, *words):
+    """Run a recipe in a process of its own: its exit code and what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "runner", "run", str(path), *words],
+        cwd=path.parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_recipe_makes_it_by_its_old_name_and_says_so(tiny_model, tmp_path):
+    squeeze = {
+        "method": "auto-gptq",
+        "group_size": 32,
+        "calibration": {"rows": 6},
+        "gate": {"rows": 4},
+    }
+    path = recipe(tmp_path, tiny_model, "fetch process load quantize after save", quantize=squeeze)
+    code, said = run(path)
+    assert code == 0, said
+    assert "quantize.method: auto-gptq is another name for gptq" in said
+    [found] = opened(PROMPT, tmp_path / "saved")
+    assert found["wrong"] == []
+    assert not (tmp_path / "logs").exists()
+    code, said = run(
+        recipe(
+            tmp_path,
+            tiny_model,
+            "fetch process load quantize",
+            quantize={**squeeze, "group_size": 128},
+        )
+    )
+    assert code == 1
+    assert "quantize: group_size 128 does not divide the 64 inputs" in said
+
+
+def test_a_checkpoint_of_auto_gptq_loads_and_is_saved_as_one_that_opens(base, tmp_path):
+    from test_autogptq import SAID
+
+    old = tmp_path / "old"
+    shutil.copytree(base, old)
+    (old / "model.safetensors").rename(old / "gptq_model-4bit-32g.safetensors")
+    config = files.read_json(old / "config.json")
+    del config["quantization_config"]
+    files.write_json(old / "config.json", config)
+    files.write_json(old / "quantize_config.json", SAID)
+    for folder, name in ((base, "a"), (old, "b")):
+        path = recipe(tmp_path / name, folder, "fetch process load after save")
+        code, said = run(path)
+        assert code == 0, said
+        assert "bfloat16, gptq" in said
+    first, second = opened(PROMPT, tmp_path / "a" / "saved", tmp_path / "b" / "saved")
+    assert first["wrong"] == second["wrong"] == []
+    assert (first["loss"], first["text"]) == (second["loss"], second["text"])
+
+
+@pytest.mark.filterwarnings("ignore")  # of other people's libraries
+def test_an_adapter_on_gptq_weights_trains_every_tensor(base, tmp_path):
+    from test_load import loaded
+
+    from runner.products import Files
+    from runner.training import methods
+    from runner.training.settings import Options
+
+    model, _ = loaded(Files(base), tmp_path)
+    adapted = methods.attach(model.model, Options(method="lora", rank=4), print)
+    trained = {n: p for n, p in adapted.named_parameters() if p.requires_grad}
+    assert len(trained) == 2 * 2 * 7
+    for name, weight in trained.items():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.01)
+    adapted.train()
+    ids = torch.tensor([PROMPT])
+    adapted(input_ids=ids, labels=ids).loss.backward()
+    assert all(weight.grad is not None and weight.grad.any() for weight in trained.values())
+    with pytest.raises(StepError, match="dora cannot train what GPTQ has quantized"):
+        methods.attach(loaded(Files(base), tmp_path / "b")[0].model, Options(method="dora"), print)
+
+
+def test_a_recipe_trains_on_it_and_refuses_what_cannot_be_merged(base, tmp_path):
+    adapt = {"rank": 4, "max_steps": 4, "effective_batch_size": 4, "learning_rate": 0.01}
+    path = recipe(tmp_path, base, "fetch process load adapt after", adapt=adapt)
+    code, said = run(path)
+    assert code == 0, said
+    order = "Fetch the model unquantized, train on it, merge, and quantize last."
+    squeeze = {"quantize": {"method": "nf4"}}
+    for steps, more in (
+        ("fetch process load adapt", {"adapt": {**adapt, "merge": True}}),
+        ("fetch process load adapt save", {"adapt": adapt}),
+        ("fetch process load adapt quantize", {"adapt": adapt, **squeeze}),
+    ):
+        code, said = run(recipe(tmp_path / "no", base, steps, **more))
+        assert code == 1, said
+        assert "an adapter cannot be merged into weights quantized with gptq." in said
+        assert order in said
+    code, said = run(recipe(tmp_path / "no", base, "fetch process load quantize", **squeeze))
+    assert code == 1
+    assert "the model is quantized already, with gptq." in said

@@ -8,6 +8,7 @@ from typing import Any
 
 from runner import convert, extras, files
 from runner.errors import StepError
+from runner.models import autogptq
 
 CONFIG, ADAPTER, TOKENIZER = "config.json", "adapter_config.json", "tokenizer_config.json"
 LIBRARIES = {
@@ -53,7 +54,7 @@ def read(folder: Path, reference: Mapping[str, Any] | None = None) -> Form:
 
     `reference` says which repository it is, at which commit.
     """
-    config = _mapping(folder / CONFIG)
+    config = autogptq.settings(folder, _mapping(folder / CONFIG))
     return Form(
         folder,
         config,

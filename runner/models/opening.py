@@ -6,6 +6,7 @@ from typing import Any
 
 from runner import quantized
 from runner.errors import StepError
+from runner.models import autogptq
 from runner.models.form import Form
 
 SHOWN = 3
@@ -58,17 +59,19 @@ def open_whole(
 
     kind = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
     try:
-        model, found = kind.from_pretrained(
-            form.folder,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=trust,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported below, with names
-            **settings,
-        )
+        with autogptq.renamed(form.folder, form.config) as folder:
+            model, found = kind.from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=trust,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below, with names
+                **settings,
+            )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise StepError(f"{form.folder} does not open as a model: {error}") from error
+    model.config._name_or_path = str(form.folder)
     _check_whole(form.folder, found, note)
     quantized.keep_layout(model)
     quantized.unpack(model)

@@ -49,9 +49,10 @@ GPTQMODEL = (
     ("GPTQMODEL_CPU_WORKERS", "2"),
     ("GPTQMODEL_DISABLE_PACK_EXT", "1"),
     ("HF_HUB_OFFLINE", "1"),
+    ("TORCHDYNAMO_DISABLE", "1"),
 )
 """With the 1 worker that it takes by itself on 2 cores, gptqmodel 7.6 raises ValueError; it would
-have a compiler build an extension that packs weights, and ask the Hub for kernels."""
+have a compiler build what packs weights and what unpacks them, and ask the Hub for kernels."""
 
 METHODS: Mapping[str, Method] = {
     "int8": Method(module="bnb", library="bitsandbytes", bits=(8,)),

@@ -1,16 +1,25 @@
 """The model as it is before it is quantized, whole and on disk, for processes to read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from runner import files, hardware, merging, products
 from runner.errors import StepError
+from runner.models import form
 from runner.products import Model
 from runner.quantizing.whole import KEPT
 
 MARK = "complete"
 """Beside the folder once all of it is written."""
+
+
+def check(model: Mapping[str, Any]) -> None:
+    """StepError where what is known of a model by now says that it is quantized already."""
+    if model.get("adapted"):
+        merging.check_base(model)
+    elif how := form.quantized_by(model.get("config") or {}):
+        raise _quantized(how)
 
 
 def write(folder: Path, model: Callable[[], Model], note: Callable[[str], None]) -> None:
@@ -60,7 +69,11 @@ def _check(model: Any) -> None:
     """Weights that somebody quantized before are not quantized again."""
     if getattr(model, "is_quantized", False) and not hasattr(model, "peft_config"):
         how = getattr(model, "quantization_method", "another library")
-        raise StepError(
-            f"the model is quantized already, with {getattr(how, 'value', how)}.",
-            "Take the repository of the unquantized model, or leave quantize out.",
-        )
+        raise _quantized(getattr(how, "value", how))
+
+
+def _quantized(how: str) -> StepError:
+    return StepError(
+        f"the model is quantized already, with {how}.",
+        "Take the repository of the unquantized model, or leave quantize out.",
+    )

@@ -10,6 +10,7 @@ from typing import Any
 
 from runner import files, merging, products
 from runner.errors import StepError
+from runner.models import autogptq, form
 from runner.products import Model
 from runner.saving import shards, tokenizers
 
@@ -49,7 +50,8 @@ def hf(model: Model, folder: Path, how: How) -> Written:
     so that it is written alone.
     """
     if model.folder is not None:
-        _copy(model.folder, folder, hard_links=how.hard_links)
+        with autogptq.renamed(model.folder, form.read(model.folder).config) as whole:
+            _copy(whole, folder, hard_links=how.hard_links)
         shards.split(folder, how.shard_bytes)
         return Written(model.model, partial(products.open_tokenizer, folder), "transformers")
     if hasattr(model.model, "peft_config") and not merging.is_mergeable(model.model):

@@ -135,6 +135,8 @@ def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
     size, origin = base.get("bytes", 0), base.get("origin", {})
     gives = {"bytes": size, "origin": origin, "load": options}
     gives |= {"config": base["config"]} if "config" in base else {}
+    has_adapter = bool(inputs.get("base") or inputs.get("adapters"))
+    gives |= {"adapted": True} if has_adapter and not options.merge else {}
     return Room(gives=gives, memory=partial(_claim, options, origin, size))
 
 

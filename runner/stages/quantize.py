@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,28 @@ def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Faul
 
 
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
-    """The model as it was, while it is quantized, and its weights at their bits."""
+    """The model as it was, while it is quantized, and its weights at their bits.
+
+    StepError where the model is known to be quantized already.
+    """
+    source.check(inputs["model"])
     whole = inputs["model"].get("bytes", 0)
     squeezed = whole * (options.bits or 16) // 16
-    return Room(kept=squeezed, work=whole + squeezed, gives={"bytes": squeezed})
+    return Room(
+        kept=squeezed,
+        work=whole + squeezed,
+        gives={"bytes": squeezed},
+        memory=partial(_fitting, options, inputs["model"]),
+    )
+
+
+def _fitting(options: Options, model: Facts) -> None:
+    """StepError where groups do not fit the layers, if the configuration is known by now."""
+    from runner.memory import preflight
+    from runner.quantizing import shapes
+
+    if options.group_size and (config := preflight.configuration(model.get("origin", {}))):
+        shapes.insist(config, options)
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:
@@ -72,7 +91,7 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:
 
     def whole() -> Path:
         folder = context.draft / "whole"
-        source.write(folder, lambda: inputs["model"], context.note)
+        source.write(folder, lambda: _fit(inputs["model"], options), context.note)
         context.facts["bytes_before"] = products.weight_bytes(folder)
         return folder
 
@@ -91,6 +110,15 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:
         context.facts |= gate.stand(whole(), made, inputs.get("dataset"), options, context)
     source.forget(context.draft / "whole")
     return Files(made)
+
+
+def _fit(model: Model, options: Options) -> Model:
+    """The model, once its layers are known to fit the groups."""
+    from runner.quantizing import shapes
+
+    if options.group_size:
+        shapes.insist(model.model.config, options)
+    return model
 
 
 def restore(folder: Path, inputs: Mapping[str, Any]) -> Model:

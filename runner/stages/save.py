@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from runner import files, products
+from runner import files, merging, products
 from runner.errors import StepError
 from runner.options import Fault, option, plain
 from runner.products import Files, Model
@@ -108,7 +108,12 @@ def _without_adapter(givers: tuple[Step, ...]) -> list[Fault]:
 
 
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
-    """The whole model, where it is to be; and for a push, whether the Hub would take it."""
+    """The whole model, where it is to be; and for a push, whether the Hub would take it.
+
+    StepError where an adapter cannot be merged.
+    """
+    if options.format == "hf" and inputs["model"].get("adapted"):
+        merging.check_base(inputs["model"])
     whole = inputs["model"].get("bytes", 0)
     leave = None
     if options.push is not None:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from runner import files
+from runner import files, merging
 from runner.errors import StoreError
 from runner.stage import Facts, Room
 from runner.store import default_root
@@ -28,6 +28,8 @@ def room(options: Options, model: Facts) -> Room:
     StepError where a layer that is named is not among the model's, if its config is known by now.
     """
     _check_layers(options, model)
+    if options.merge:
+        merging.check_base(model)
     parameters = model.get("parameters", model.get("bytes", 0) // 2)
     whole = parameters * BYTES.get(model.get("dtype", ""), 2)
     if options.method == "full":
@@ -38,8 +40,14 @@ def room(options: Options, model: Facts) -> Room:
     return Room(
         kept=whole if becomes_whole else trained,
         work=3 * trained * (options.keep_checkpoints + 1),
-        gives={**model, "bytes": whole} if becomes_whole else model,
+        gives={**_whole(model), "bytes": whole} if becomes_whole else {**model, "adapted": True},
     )
+
+
+def _whole(model: Facts) -> Facts:
+    """What is known of a model once it has no adapter any more and nothing quantized."""
+    config = {k: v for k, v in model.get("config", {}).items() if k != "quantization_config"}
+    return {**model, **({"config": config} if config else {}), "adapted": False}
 
 
 def _adapter(options: Options, width: int) -> int:

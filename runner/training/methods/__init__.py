@@ -7,7 +7,7 @@ from typing import Any
 from runner import merging, quantized
 from runner.errors import StepError
 from runner.training import kinds
-from runner.training.methods import adapters, forms, layers
+from runner.training.methods import adapters, forms, gptq, layers
 from runner.training.settings import Options
 
 Note = Callable[[str], None]
@@ -28,7 +28,7 @@ def attach(model: Any, options: Options, note: Note, adapter: Path | None = None
         raise StepError("the model has an adapter, and adapter names another.", "Leave one out.")
     skeleton = None if has_one or adapter else layers.of_model(model)
     form = forms.form(options, skeleton) if skeleton else None  # before anything is changed
-    model = _based(model, options)
+    model = _based(gptq.passing_gradients(model, options.method), options)
     if form is None or skeleton is None:
         note("going on with the adapter that is there" if has_one else "going on with an adapter")
         return adapters.go_on(model, options, adapter)
@@ -69,7 +69,7 @@ def write(model: Any, folder: Path, reference: Mapping[str, Any] | None = None) 
 
 def read(base: Any, folder: Path, held_in: Mapping[str, Any] | None = None) -> Any:
     """The adapter of a folder on its base, `held_in` the bitsandbytes format that it was put on."""
-    base = adapters.bare(base)
+    base = gptq.passing_gradients(adapters.bare(base), "lora")
     if held_in and not quantized.description(base):
         quantized.quantize(base, held_in["method"], held_in["double_quantization"])
     return adapters.read(base, folder)
