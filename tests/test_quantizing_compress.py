@@ -313,3 +313,16 @@ def test_training_on_rounded_activations_is_refused_before_it_begins(name, ours,
 
 def test_a_model_that_only_weights_are_rounded_of_can_be_taught(ours, tmp_path):
     assert quantized.unteachable(loaded(ours["awq"], tmp_path).model) is None
+
+
+def test_an_asymmetric_one_opens_here_and_says_where_it_does_not(tiny_model, tmp_path):
+    notes: list[str] = []
+    (tmp_path / "made").mkdir()
+    asked = options("awq", symmetric=False, group_size=-1)
+    making.make(tiny_model, tmp_path / "made", ROWS, asked, context(tmp_path / "draft", notes))
+    (note,) = notes
+    assert note.startswith("asymmetric: it opens in transformers 5.17")
+    weights = files.read_json(tmp_path / "made" / "config.json")["quantization_config"]
+    how = weights["config_groups"]["group_0"]["weights"]
+    assert (how["symmetric"], how["strategy"]) == (False, "channel")
+    assert loaded(tmp_path / "made", tmp_path).model.is_quantized

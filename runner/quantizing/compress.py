@@ -71,6 +71,8 @@ def _awq(model: Any, work: Work, ignored: Sequence[str]) -> None:
             f"AWQ does not know which layers of {type(model).__name__} to scale.",
             "Take quantize.method=gptq, or w8a8",
         )
+    if not work.options.symmetric:
+        work.note("asymmetric: it opens in transformers 5.17, and not in 5.23")
     group = {"targets": TARGETS, "weights": _weights(work.options)}
     rounding = QuantizationModifier(config_groups={"group_0": group}, ignore=ignored)
     _calibrate(model, work, [AWQModifier(mappings=found), rounding], TOGETHER)
