@@ -50,6 +50,7 @@ usage: runner COMMAND ...
   copy RECIPE FILE             a copy of a recipe, to make it your own
   new FILE                     a new recipe, by a few questions or --model, --data, --method
   schema [STAGE]               the JSON schema of recipes (of a stage's presets), for editors
+  doctor                       what this machine has for runs, and what it lacks; --self-test
   cache                        what of the Hub cache the kept results use
   store VERB                   what is kept: ls, show, verify, rm, gc, du, pin, unpin
 
@@ -381,5 +382,6 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "copy": _of("cli_recipes", "copy"),
     "new": _of("cli_recipes", "new"),
     "schema": _of("cli_recipes", "schema"),
+    "doctor": _of("cli_doctor", "doctor"),
     "store": _store,
 }

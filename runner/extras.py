@@ -9,11 +9,29 @@ EXTRAS = {
     "flash": ("flash_attn",),
     "gguf": ("llama_cpp",),
     "gptq": ("gptqmodel", "optimum"),
+    "liger": ("liger_kernel",),
     "lm-eval": ("lm_eval",),
+    "mlflow": ("mlflow",),
     "scores": ("rouge_score", "sacrebleu"),
+    "tensorboard": ("tensorboard",),
     "torchao": ("torchao",),
+    "trackio": ("trackio",),
+    "wandb": ("wandb",),
 }
 """What each extra of pyproject.toml brings, by the names that are imported."""
+
+ENABLES = {
+    "compress": "loading checkpoints in compressed-tensors' formats",
+    "flash": "load.attention=flash_attention_2, on GPUs",
+    "gptq": "loading checkpoints quantized with GPTQ",
+    "liger": "adapt.kernels=liger: fused layers, on GPUs",
+    "mlflow": "adapt.track=[mlflow]",
+    "tensorboard": "adapt.track=[tensorboard]",
+    "torchao": "loading checkpoints quantized with torchao",
+    "trackio": "adapt.track=[trackio]",
+    "wandb": "adapt.track=[wandb]",
+}
+"""What can be done with each extra that cannot be done without."""
 
 
 def missing(extra: str) -> str | None:
@@ -22,4 +40,9 @@ def missing(extra: str) -> str | None:
     if not lacking:
         return None
     names = " and ".join(name.replace("_", "-") for name in lacking)
-    return f'{names} is missing: python -m pip install "recipe-runner[{extra}]"'
+    return f"{names} is missing: {line(extra)}"
+
+
+def line(extra: str) -> str:
+    """What to type to have an extra."""
+    return f'python -m pip install "recipe-runner[{extra}]"'

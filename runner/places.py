@@ -11,9 +11,9 @@ RECIPE = re.compile(r"^(steps|defaults):", re.MULTILINE)
 
 
 def shipped(name: str) -> Path:
-    """The folder `conf` or `recipes`: inside the installed package, or beside it in a checkout."""
+    """`conf`, `recipes` or `constraints.txt`: in the installed package, or beside it in a clone."""
     installed = PACKAGE / name
-    return installed if installed.is_dir() else PACKAGE.parent / name
+    return installed if installed.exists() else PACKAGE.parent / name
 
 
 def preset_folders(recipe: Path) -> list[Path]:

@@ -289,6 +289,7 @@ def test_a_wheel_carries_every_recipe_and_preset(tmp_path):
         if path.is_file() and "__pycache__" not in path.parts
     }
     shipped |= {f"runner/report/{name}" for name in ("run.html.jinja", "run.css")}
+    shipped.add("runner/constraints.txt")
     assert len(shipped) > 8
     assert shipped <= carried
 

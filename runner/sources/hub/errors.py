@@ -115,7 +115,7 @@ def explain(error: Exception, source: Source) -> StepError:
     if isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError):
         place = error.filename or Cache.of(source).root
         return StepError(f"{place}: {error.strerror}. May this user write to the Hub cache?")
-    return _unanswered(error)
+    return unanswered(error)
 
 
 def _answered(error: Exception, source: Source) -> StepError:
@@ -179,8 +179,8 @@ def _no_revision(source: Source) -> StepError:
     return StepError(f'{source.repo} has no revision "{wrong}". {guess}'.rstrip())
 
 
-def _unanswered(error: Exception) -> StepError:
-    """No answer came."""
+def unanswered(error: Exception) -> StepError:
+    """The StepError for a request to which no answer came."""
     from huggingface_hub import constants
     from huggingface_hub.utils import httpx
 
