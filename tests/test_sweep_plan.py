@@ -155,6 +155,20 @@ def test_steps_that_would_write_over_one_another_are_left_out(here):
     assert len(apart.jobs) == 2
 
 
+def test_a_folder_that_jobs_would_write_over_is_refused_where_a_step_reads_it(here):
+    (here / "weights").mkdir()
+    (here / "weights" / "model.txt").write_text("w")
+    Path("s.yaml").write_text(
+        "steps: [fetch, load, save, again]\nfetch: {model: {path: weights}}\nsave: {to: out}\n"
+        "again: {stage: load, files: save}\n"
+    )
+    with pytest.raises(RecipeError) as caught:
+        start._planned("s", ["load.dtype=float32,bfloat16"])
+    assert "save: jobs would write over one another, and again reads it." in str(caught.value)
+    made = start._planned("s", ["load.dtype=float32,bfloat16", "save.to=out-${load.dtype}"])
+    assert len(made.jobs) == 2
+
+
 def test_dry_run_prints_jobs_distinct_steps_and_what_sharing_saves(here, capsys):
     write()
     assert cli.main(["sweep", "r", "grow.rank=1,2", "tell.rank=1,2,3", "--dry-run"]) == 0
