@@ -95,6 +95,15 @@ def test_what_is_wrong_is_said_before_anything_starts(here, words, said):
     assert said in str(caught.value)
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("word", ["tell.rnk=1", "tell=nothing"])
+def test_what_is_wrong_with_every_job_is_said_without_composing_all(here, word):
+    write()
+    with pytest.raises(RecipeError) as caught:
+        manifest_of("grow.rank=range(1,100000)", word)
+    assert len(caught.value.problems) == 1
+
+
 def test_a_recipe_with_a_sweep_runs_once_as_it_stands(here):
     write("sweep: {params: {grow.rank: '1,2'}, repeat: 3}")
     planned, _ = prepare_run("r", [])
