@@ -127,6 +127,25 @@ def test_steps_that_jobs_share_are_there_once(here):
     assert len(made.rows) == 15
 
 
+def test_a_sweep_is_found_by_its_folder_its_id_and_its_recipe(here):
+    write()
+    made = manifest_of("grow.rank=1,2")
+    root, newest = Path("sweeps"), Path("sweeps", "r", f"2026-02-01T00-00-00-{made.id}")
+    for folder in (Path("sweeps", "r", f"2026-01-01T00-00-00-{made.id}"), newest):
+        manifests.save(made, folder)
+    other = manifest_of("grow.rank=1,2,3")
+    manifests.save(other, Path("sweeps", "r", f"2026-01-15T00-00-00-{other.id}"))
+    for name in (made.id, made.id[:6], str(newest), "r", "r.yaml"):
+        assert start.find(name, root) == newest
+    assert start.find("r", root, also_recipes=False) is None
+    assert start.find(other.id, root).name.endswith(other.id)
+    assert start.find("zzzz", root) is None
+    assert start.prepare("r", ["grow.rank=1,2"], root).folder == newest
+    assert start.prepare(made.id, [], root).manifest == made
+    with pytest.raises(RecipeError, match="is a sweep, and its jobs are written down"):
+        start.prepare(made.id, ["grow.rank=5"], root)
+
+
 def test_a_manifest_is_read_as_it_was_written(here, tmp_path):
     write()
     made = manifest_of("grow.rank=1,2", "tell.rank=1,2,3")
