@@ -67,7 +67,7 @@ def _dry(sweeping: "Sweeping") -> Iterator[str]:
 
 def _left_out(sweeping: "Sweeping") -> Iterator[str]:
     for name in sweeping.manifest.left_out:
-        yield f"{name} is left out: jobs would write over one another. `runner best` says how to."
+        yield f"{name} is left out: jobs would write over one another (see: runner best --help)"
 
 
 def _sharing(jobs: int, work: "Work") -> Iterator[str]:

@@ -95,6 +95,15 @@ def test_what_is_wrong_is_said_before_anything_starts(here, words, said):
     assert said in str(caught.value)
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("word", ["tell.rnk=1", "tell=nothing"])
+def test_what_is_wrong_with_every_job_is_said_without_composing_all(here, word):
+    write()
+    with pytest.raises(RecipeError) as caught:
+        manifest_of("grow.rank=range(1,100000)", word)
+    assert len(caught.value.problems) == 1
+
+
 def test_a_recipe_with_a_sweep_runs_once_as_it_stands(here):
     write("sweep: {params: {grow.rank: '1,2'}, repeat: 3}")
     planned, _ = prepare_run("r", [])
@@ -116,6 +125,25 @@ def test_steps_that_jobs_share_are_there_once(here):
     named = standing.names(made, made.keys)
     assert named == {"begin": 1, "grow": 2, "tell": 6, "score": 6}
     assert len(made.rows) == 15
+
+
+def test_a_sweep_is_found_by_its_folder_its_id_and_its_recipe(here):
+    write()
+    made = manifest_of("grow.rank=1,2")
+    root, newest = Path("sweeps"), Path("sweeps", "r", f"2026-02-01T00-00-00-{made.id}")
+    for folder in (Path("sweeps", "r", f"2026-01-01T00-00-00-{made.id}"), newest):
+        manifests.save(made, folder)
+    other = manifest_of("grow.rank=1,2,3")
+    manifests.save(other, Path("sweeps", "r", f"2026-01-15T00-00-00-{other.id}"))
+    for name in (made.id, made.id[:6], str(newest), "r", "r.yaml"):
+        assert start.find(name, root) == newest
+    assert start.find("r", root, also_recipes=False) is None
+    assert start.find(other.id, root).name.endswith(other.id)
+    assert start.find("zzzz", root) is None
+    assert start.prepare("r", ["grow.rank=1,2"], root).folder == newest
+    assert start.prepare(made.id, [], root).manifest == made
+    with pytest.raises(RecipeError, match="is a sweep, and its jobs are written down"):
+        start.prepare(made.id, ["grow.rank=5"], root)
 
 
 def test_a_manifest_is_read_as_it_was_written(here, tmp_path):
@@ -153,6 +181,20 @@ def test_steps_that_would_write_over_one_another_are_left_out(here):
     apart = start._planned("s", ["load.dtype=float32,bfloat16", "save.to=out-${load.dtype}"])
     assert apart.left_out == ()
     assert len(apart.jobs) == 2
+
+
+def test_a_folder_that_jobs_would_write_over_is_refused_where_a_step_reads_it(here):
+    (here / "weights").mkdir()
+    (here / "weights" / "model.txt").write_text("w")
+    Path("s.yaml").write_text(
+        "steps: [fetch, load, save, again]\nfetch: {model: {path: weights}}\nsave: {to: out}\n"
+        "again: {stage: load, files: save}\n"
+    )
+    with pytest.raises(RecipeError) as caught:
+        start._planned("s", ["load.dtype=float32,bfloat16"])
+    assert "save: jobs would write over one another, and again reads it." in str(caught.value)
+    made = start._planned("s", ["load.dtype=float32,bfloat16", "save.to=out-${load.dtype}"])
+    assert len(made.jobs) == 2
 
 
 def test_dry_run_prints_jobs_distinct_steps_and_what_sharing_saves(here, capsys):

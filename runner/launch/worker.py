@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -36,6 +37,8 @@ NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 def main() -> None:
     """Serve until the input ends."""
     child.serve(int(sys.argv[1]))
+    with suppress(OSError):  # where memory runs out, the kernel shall take this process first
+        Path("/proc/self/oom_score_adj").write_text("500")
     orders, answers = _channels()
     worker = _Worker(answers)
     threading.Thread(target=worker.listen, args=(orders,), daemon=True).start()

@@ -11,8 +11,8 @@ from runner.recipe import Recipe
 from runner.stage import Stage
 from runner.sweep.settings import Sweep
 
-MOST_PROBLEMS = 20
-"""Problems from which on further jobs are not looked at."""
+MOST_AT_FAULT = 20
+"""Jobs with problems from which on further ones are not looked at."""
 
 
 @dataclass(frozen=True)
@@ -150,12 +150,14 @@ def _together(
 
 def _composed(composer: Composer, jobs: Iterable[tuple[Change, ...]]) -> Iterator[Composed]:
     problems: list[Problem] = []
+    at_fault = 0
     for changes in jobs:
         try:
             recipe = composer.recipe(changes)
         except RecipeError as error:
             problems += [each for each in error.problems if each not in problems]
-            if len(problems) >= MOST_PROBLEMS:
+            at_fault += 1
+            if at_fault >= MOST_AT_FAULT:
                 break
             continue
         about_jobs = (change.text for change in changes if change.where[0] != "sweep")

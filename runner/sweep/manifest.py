@@ -187,8 +187,8 @@ def _left_out(jobs: Sequence[Composed], keying: _Keying) -> list[str]:
     found = sorted({names[path] for path, keys in writers.items() if len(keys) > 1})
     for step in jobs[0].recipe.steps:
         for taken in {each for given in step.inputs.values() for each in given} & {*found}:
-            fact = f"every job would write the same folder, and {step.name} reads it."
-            guess = f"Name a folder for each, with an option in it: ${{{jobs[0].recipe.name}}}."
+            fact = f"jobs would write over one another, and {step.name} reads it."
+            guess = "Give each a folder of its own: out-${adapt.rank}, with what they differ in."
             raise RecipeError([Problem(taken, fact, guess)])
     return found
 

@@ -1,7 +1,7 @@
 """A sweep from its words to its end: found or planned, written down, launched, collected."""
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def prepare(name: str, words: Sequence[str], root: Path, *, extend: bool = False
     old = find(name, root, also_recipes=extend)
     if old is None:
         planned = _planned(name, words)
-        there = next(iter(root.glob(f"{planned.recipe}/*-{planned.id}")), None)
+        there = _newest(root.glob(f"{planned.recipe}/*-{planned.id}"))
         if there is None:
             stamp = time.strftime("%Y-%m-%dT%H-%M-%S")
             return Sweeping(planned, root / planned.recipe / f"{stamp}-{planned.id}")
@@ -74,12 +74,20 @@ def find(name: str, root: Path, *, also_recipes: bool = True) -> Path | None:
     given = Path(name)
     if (given / manifests.NAME).is_file():
         return given
-    every = sorted(path.parent for path in root.glob(f"*/*/{manifests.NAME}"))
-    by_id = [each for each in every if each.name.rpartition("-")[2].startswith(name)]
-    if len(by_id) == 1 and len(name) >= 4:
-        return by_id[0]
-    of_recipe = [each for each in every if each.parent.name == given.stem]
-    return max(of_recipe, key=lambda each: each.name, default=None) if also_recipes else None
+    every = [path.parent for path in root.glob(f"*/*/{manifests.NAME}")]
+    by_id = [each for each in every if _id(each).startswith(name)]
+    if len({_id(each) for each in by_id}) == 1 and len(name) >= 4:
+        return _newest(by_id)
+    return _newest(each for each in every if also_recipes and each.parent.name == given.stem)
+
+
+def _id(folder: Path) -> str:
+    return folder.name.rpartition("-")[2]
+
+
+def _newest(folders: Iterable[Path]) -> Path | None:
+    """A sweep's folder begins with the time of its first start."""
+    return max(folders, key=lambda each: each.name, default=None)
 
 
 def found(name: str, root: Path) -> tuple[Manifest, Path]:
