@@ -148,7 +148,7 @@ def test_a_leftover_name_at_the_top_is_found():
 def test_a_step_whose_input_no_earlier_step_gives_is_found():
     text = BODY.replace("load, before, adapt", "before, load, adapt")
     assert problems(text) == [
-        "r.yaml:5: before needs model, and no earlier step gives it."
+        "r.yaml:5: there is no model to ask: no step before this one gives one."
         " It comes from: load, adapt, quantize."
     ]
 
