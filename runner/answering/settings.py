@@ -183,7 +183,8 @@ def _guessing(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> Itera
 def _engine(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> Iterator[Fault]:
     if options.engine == "transformers":
         if not inputs.get("model"):
-            yield Fault((), "there is no model to ask before this step.")
+            fact = "there is no model to ask: no step before this one gives one."
+            yield Fault((), fact, "It comes from: load, adapt, quantize.")
         if inputs.get("gguf"):
             yield Fault(("gguf",), "gguf is for engine: llama.cpp alone.")
         return
