@@ -152,7 +152,11 @@ class Stage(Protocol):
     HOLDS: bool
     """Whether the next step gets the product itself (true) or what the store gives back."""
     Options: Any
-    """The frozen dataclass of options; the only place where defaults live."""
+    """The frozen dataclass of options; the only place where defaults live.
+
+    An option `seed` is the recipe's where it is left out; one called `require` is a gate on the
+    figures of the record (`runner/scoring/gates.py`), compared at the end of every run.
+    """
 
     @property
     def __doc__(self) -> str | None: ...  # type: ignore[override]

@@ -17,13 +17,13 @@ from runner.stage import Context
 
 SCRIPT = Path(__file__).with_name("reopen.py")
 PROMPT = "Name three colours, and say what 7 times 6 is."
-TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 3e-2, "quantized": 6e-2}
+TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 3e-2, "quantized": 0.2}
 """How far a logit may be from the one in memory, as a share of the largest logit, by number format.
 
 Written and read back alike, and computed by the same kernels, the two are equal to the bit. Another
-kernel (of quantized weights on a CPU with AVX512-BF16, bitsandbytes takes one that is faster and
-rounds more) or another device moves them by what the number format rounds; weights that are not
-those of the model move them by as much as they are large.
+kernel or device moves them by what the number format rounds: on a CPU with AVX512-BF16 a plain
+process takes a kernel of bitsandbytes that is faster and rounds more, by which SmolLM2-135M in nf4
+differs from itself by 0.05, while nf4 differs from the weights before it by 0.69.
 """
 TAIL = 12
 """Lines of what the other process said that a message repeats."""

@@ -152,7 +152,7 @@ class _Tally:
         for each in found:
             self.scores.setdefault(each.name, {})[of] = round(each.value, 4)
             for row, value in zip(rows, each.rows, strict=True):
-                row[each.name] = value
+                row[each.name] = round(value, 4)
             if self.options.resamples:
                 interval = self.bootstrap.interval(each, prompts)
                 self.scores["intervals"].setdefault(each.name, {})[of] = [
