@@ -1,5 +1,7 @@
 """The memory preflight: estimates against what tensors really take, and refusals before a fetch."""
 
+import random
+
 import pytest
 from test_load import loaded
 
@@ -7,8 +9,10 @@ from runner import hardware, room
 from runner.errors import StepError
 from runner.memory import estimate, preflight, shape
 from runner.memory.estimate import Answering, Estimate, Training
+from runner.memory.heap import Heap
 from runner.memory.preflight import Claim
 from runner.memory.shape import Held
+from runner.models import claim
 from runner.options import build
 from runner.products import Files
 from runner.stages import fetch, load
@@ -21,9 +25,9 @@ def config(tiny_model):
     return AutoConfig.from_pretrained(tiny_model)
 
 
-def train(config, **settings):
+def train(config, device="cpu", **settings):
     use = {"rank": None, "micro_batch_size": 2, "max_length": 32} | settings
-    return estimate.to_train(config, Held(dtype="float32"), Training(**use))
+    return estimate.to_train(config, Held(dtype="float32"), Training(**use), device=device)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +90,7 @@ def test_activations_are_those_that_a_step_really_holds(config, tiny_model):
     ids = torch.randint(0, 200, (2, 32))
     with Count():
         model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids).loss.backward()
-    found = train(config)
+    found = train(config, device="cuda")
     assert found.activations + found.gradients == pytest.approx(most[0], rel=0.1)
 
 
@@ -98,17 +102,45 @@ def test_what_takes_more_is_estimated_as_more(config):
     lora = train(config, rank=4)
     assert lora.gradients < plain.gradients / 5
     assert train(config, rank=4, max_length=128).activations > 3 * lora.activations
-    kept = train(config, rank=4, max_length=128, gradient_checkpointing=True)
-    assert kept.activations < train(config, rank=4, max_length=128).activations
+    twice = train(config, "cuda", rank=4, max_length=128, gradient_checkpointing=True)
+    assert twice.activations < train(config, "cuda", rank=4, max_length=128).activations
 
 
-def test_on_the_cpu_an_adapter_leaves_gaps_that_full_training_does_not(config):
-    def total(rank, device):
-        use = Training(rank=rank, micro_batch_size=2, max_length=32)
-        return estimate.to_train(config, Held(dtype="float32"), use, device=device).activations
+def test_on_the_cpu_there_are_holes_between_tensors(config):
+    for use in ({"rank": 4}, {"rank": 4, "gradient_checkpointing": True}, {}):
+        exact, grown = (train(config, device, **use).activations for device in ("cuda", "cpu"))
+        assert exact < grown
 
-    assert total(4, "cpu") == int(total(4, "cuda") * estimate.FRAGMENTED)
-    assert total(None, "cpu") == total(None, "cuda")
+
+def test_blocks_of_a_heap_never_overlap():
+    draw, heap, blocks = random.Random(4), Heap(), {}
+    for number in range(3000):
+        if blocks and draw.random() < 0.5:
+            heap.give(*blocks.pop(draw.choice(list(blocks))))
+        else:
+            count = draw.choice([0, 8, 100, 5000, 70_000])
+            blocks[number] = heap.take(count)
+            assert blocks[number][1] >= count + 8
+        rows = sorted(blocks.values())
+        ends = [begin + size for begin, size in rows]
+        assert all(end <= begin for end, (begin, _) in zip(ends, rows[1:], strict=False))
+        assert max(ends, default=0) <= heap.size
+
+
+def test_a_hole_is_filled_by_what_is_smaller_and_not_by_what_is_as_large():
+    heap = Heap()
+    blocks = [heap.take(10_000) for _ in range(50)]
+    for each in blocks[::2]:
+        heap.give(*each)
+    before = heap.size
+    for _ in range(25):
+        heap.take(9_900)
+    assert heap.size == before
+    for each in blocks[1::2]:
+        heap.give(*each)
+    for _ in range(25):
+        heap.take(10_000)
+    assert heap.size > before
 
 
 def test_the_cache_of_answers_grows_with_their_length(config):
@@ -119,6 +151,20 @@ def test_the_cache_of_answers_grows_with_their_length(config):
     layers, kv_heads, width = 2, 2, 16
     assert answer(30) == 3 * 40 * layers * 2 * kv_heads * width * 2
     assert answer(0) * 4 == answer(30)
+
+
+def test_a_stage_that_asks_a_model_can_say_what_that_takes(tiny_model):
+    size = sum(path.stat().st_size for path in tiny_model.glob("*.safetensors"))
+    given = {"origin": {"folder": str(tiny_model)}, "bytes": size, "load": load.Options()}
+    how = Answering(batch_size=4, prompt_length=50, max_new_tokens=30)
+    found = claim.to_answer(given, how)
+    assert found.estimate.weights in (2 * 107_072, 4 * 107_072)
+    assert found.estimate.cache in (4 * 80 * 2 * 2 * 2 * 16 * each for each in (2, 4))
+    assert found.try_instead == ["batch_size=2", "max_new_tokens=15"]
+    assert claim.to_answer({**given, "origin": {}}, how) is None
+    assert claim.to_answer({"bytes": size}, how) is None
+    spread = {**given, "load": load.Options(device_map="auto")}
+    assert claim.to_answer(spread, how) is None
 
 
 def test_a_claim_that_does_not_fit_is_refused_with_figures_and_advice(monkeypatch):

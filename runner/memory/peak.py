@@ -1,18 +1,43 @@
 """A step of training or of answering, on tensors without numbers, and the most that it held."""
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from runner.memory import heap
+from runner.memory.heap import Heap
 
 
 @dataclass
 class Watched:
-    """Bytes of the tensors that are alive: now, and at the most."""
+    """Bytes of the tensors that are alive: now, and at the most.
+
+    `heaps` have had those that are made inside, and tell what these take with the holes between.
+    """
 
     now: int = 0
     most: int = 0
+    heaps: list[Heap] = field(default_factory=list)
+
+    @property
+    def grown(self) -> int:
+        """The most that a heap has grown to."""
+        return max(each.size for each in self.heaps)
+
+    def add(self, size: int) -> Callable[[], None]:
+        """One more tensor; gives what is to be called when it is gone."""
+        self.now += size
+        self.most = max(self.most, self.now)
+        blocks = [(each, each.take(size)) for each in self.heaps]
+
+        def drop() -> None:
+            self.now -= size
+            for each, block in blocks:
+                each.give(*block)
+
+        return drop
 
 
 @contextmanager
@@ -28,20 +53,16 @@ def watched(model: Any) -> Iterator[Watched]:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
-    held, alive = Watched(), dict[int, int]()
+    held, alive = Watched(), dict[int, Callable[[], None]]()
 
     def see(tensor: Any) -> None:
         storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in alive:
-            return
-        alive[key] = storage.nbytes()
-        held.now += alive[key]
-        held.most = max(held.most, held.now)
-        weakref.finalize(storage, drop, key)
+        if storage._cdata not in alive:
+            alive[storage._cdata] = held.add(storage.nbytes())
+            weakref.finalize(storage, drop, storage._cdata)
 
     def drop(key: int) -> None:
-        held.now -= alive.pop(key, 0)
+        alive.pop(key)()
 
     class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(
@@ -58,6 +79,7 @@ def watched(model: Any) -> Iterator[Watched]:
         with Watch():  # type: ignore[no-untyped-call]
             for each in (*model.parameters(), *model.buffers()):
                 see(each)
+            held.heaps = [Heap(number) for number in range(heap.TRIES)]
             yield held
 
 
