@@ -20,7 +20,7 @@ PRESETS = {
     "adapt": set("dora dpo full grpo ia3 kto lora orpo prefix prompt qlora rslora vera".split()),
     "fetch": {"smollm2-135m", "smollm2-135m-hub"},
     "generate": {"greedy", "sampled"},
-    "quantize": {"int8", "nf4"},
+    "quantize": {"awq", "fp8", "int8", "nf4", "w8a8"},
 }
 EVERY_PRESET = [(stage, name) for stage, names in PRESETS.items() for name in sorted(names)]
 FROM_NETWORK = {"smollm2-135m-hub"}
@@ -159,7 +159,7 @@ def test_every_preset_is_known_here():
     for stage, name, _ in places.presets():
         found.setdefault(stage, set()).add(name)
     assert found == PRESETS
-    assert len(EVERY_PRESET) == 19
+    assert len(EVERY_PRESET) == 22
     files = [path for path in places.shipped("conf").rglob("*") if path.is_file()]
     assert len(files) == len(EVERY_PRESET)
 
