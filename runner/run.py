@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -129,6 +129,7 @@ class RunFolder:
         match event:
             case Started(planned):
                 self.running.append(planned.step.name)
+                self._write("unfinished")  # for those who watch
                 self._say(f"{planned.step.name}: {planned.verdict}: {planned.reason}")
             case Noted(step, text):
                 self._say(f"{step}: {text}" if step else text)
@@ -213,9 +214,10 @@ def carry_out(
         folder.hear(event)
         screen(event)
 
-    ending, failure = "failed", None
+    ending, failure, alive = "failed", None, ExitStack()
     try:
         if planned.work:
+            alive.enter_context(lease(folder.folder / ALIVE, lambda _: None))
             os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
             # libraries of the first step may import trackio, which reads this then and never again
             trackio = (folder.folder.parent / TRACKERS / "trackio").resolve()
@@ -224,7 +226,9 @@ def carry_out(
         for note in planned.notes:
             tell(Noted("", note))
         with (
-            _in_use(folder.folder, store, planned) if planned.work else nullcontext(),
+            upkeep.using(store, [each.key for each in planned.steps])
+            if planned.work
+            else nullcontext(),
             _signals() as stop_signal,
             _into(folder.log, active=bool(planned.work)),
         ):
@@ -239,14 +243,7 @@ def carry_out(
         if isinstance(failure, Exception) and not isinstance(failure, Stopped):
             _explain(folder.folder, planned, failure)
         _report(folder.folder, screen, whole=bool(planned.work) or ending != "finished")
-
-
-@contextmanager
-def _in_use(folder: Path, store: Store, planned: Plan) -> Iterator[None]:
-    """Say that this process is at the run, and which keys of the store it needs."""
-    keys = [each.key for each in planned.steps]
-    with lease(folder / ALIVE, lambda _: None), upkeep.using(store, keys):
-        yield
+        alive.close()
 
 
 def _explain(folder: Path, planned: Plan, error: Exception) -> None:
