@@ -41,6 +41,7 @@ usage: runner COMMAND ...
   bundle RECIPE --to FOLDER    all that it fetches, for a machine without network
   why RECIPE STEP              all that differs from the last time a step was done
   runs [RECIPE]                what has been run: when, how it ended, scores; --json
+  watch [RUN]                  follow a run from another terminal; --once
   diff RUN RUN                 what explains the difference of two runs, and what came of it
   report RUN                   the report of a run, made again from its folder
   rm RUN                       remove a run's folder; the results stay in the store
@@ -51,6 +52,7 @@ usage: runner COMMAND ...
   new FILE                     a new recipe, by a few questions or --model, --data, --method
   schema [STAGE]               the JSON schema of recipes (of a stage's presets), for editors
   doctor                       what this machine has for runs, and what it lacks; --self-test
+  completion SHELL             the script by which bash or fish complete all this
   cache                        what of the Hub cache the kept results use
   store VERB                   what is kept: ls, show, verify, rm, gc, du, pin, unpin
 
@@ -71,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"runner {__version__}")
         return 0
-    command = COMMANDS.get(words[0])
+    command = {**COMMANDS, **HIDDEN}.get(words[0])
     if command is None:
         guess = did_you_mean(words[0], COMMANDS)
         problem = Problem("", f'runner has no command "{words[0]}".', guess, "See: runner --help")
@@ -108,16 +110,19 @@ def _run(words: Sequence[str]) -> int:
     parser = _parser("run", "Run a recipe; finished steps are reused.")
     parser.add_argument("--runs", default="runs", type=Path, help="where the run's folder goes")
     parser.add_argument("-m", "--multirun", action="store_true", help="the same as runner sweep")
+    form = parser.add_mutually_exclusive_group()
+    for name, text in (("quiet", "say nothing but errors"), ("json", "a line for every event")):
+        form.add_argument(f"--{name}", action="store_const", const=name, dest="form", help=text)
     given, planned, store = _prepared(parser, words)
     unmet: Unmet | None = None
     with terminal.own_stdout() as stream:
         try:
-            with terminal.screen(planned, stream) as tell:
+            with terminal.screen(planned, stream, given.form) as tell:
                 outcomes = run.carry_out(planned, store, tell, given.runs, ["run", *words])
         except Unmet as error:  # all was done, so what came out is shown first
             unmet, outcomes = error, error.outcomes
         seconds, peak = time.monotonic() - begun, hardware.peak_memory()
-        for line in terminal.summary(outcomes, seconds, peak):
+        for line in () if given.form else terminal.summary(outcomes, seconds, peak):
             print(line, file=stream)
     if unmet:
         raise unmet
@@ -370,6 +375,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "bundle": _of("cli_sources", "bundle"),
     "cache": _of("cli_sources", "cache"),
     "runs": _of("cli_runs", "runs"),
+    "watch": _of("cli_watch", "watch"),
     "diff": _of("cli_runs", "diff"),
     "report": _of("cli_runs", "report"),
     "rm": _of("cli_runs", "rm"),
@@ -383,5 +389,10 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "new": _of("cli_recipes", "new"),
     "schema": _of("cli_recipes", "schema"),
     "doctor": _of("cli_doctor", "doctor"),
+    "completion": _of("cli_completion", "completion"),
     "store": _store,
 }
+HIDDEN: dict[str, Callable[[Sequence[str]], int]] = {
+    "complete": _of("cli_completion", "complete"),
+}
+"""What scripts call, and people do not."""

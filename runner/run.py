@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -130,6 +130,7 @@ class RunFolder:
         match event:
             case Started(planned):
                 self.running.append(planned.step.name)
+                self._write("unfinished")  # for those who watch
                 self._say(f"{planned.step.name}: {planned.verdict}: {planned.reason}")
             case Noted(step, text):
                 self._say(f"{step}: {text}" if step else text)
@@ -218,18 +219,15 @@ def carry_out(
         folder.hear(event)
         screen(event)
 
-    ending, failure = "failed", None
+    ending, failure, alive = "failed", None, ExitStack()
     try:
         if planned.work:
-            os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
-            # libraries of the first step may import trackio, which reads this then and never again
-            trackio = (folder.folder.parent / TRACKERS / "trackio").resolve()
-            os.environ.setdefault("TRACKIO_DIR", str(trackio))
-            tell(Noted("", hardware.prepare()))
+            alive.enter_context(lease(folder.folder / ALIVE, lambda _: None))
+            alive.enter_context(upkeep.using(store, [each.key for each in planned.steps]))
+            tell(Noted("", _prepared(folder.folder)))
         for note in planned.notes:
             tell(Noted("", note))
         with (
-            _in_use(folder.folder, store, planned) if planned.work else nullcontext(),
             signals() as stop_signal,
             _into(folder.log, active=bool(planned.work)),
         ):
@@ -245,20 +243,21 @@ def carry_out(
         if isinstance(failure, Exception) and not isinstance(failure, Stopped):
             _explain(folder.folder, planned, failure)
         _report(folder.folder, screen, whole=bool(planned.work) or ending != "finished")
+        alive.close()
+
+
+def _prepared(folder: Path) -> str:
+    """Make the process ready for libraries; gives the hardware in words."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    # libraries of the first step may import trackio, which reads this then and never again
+    os.environ.setdefault("TRACKIO_DIR", str((folder.parent / TRACKERS / "trackio").resolve()))
+    return hardware.prepare()
 
 
 def _insist(outcomes: Sequence[Outcome]) -> None:
     """Unmet where what was measured, now or by an earlier run, is not what is required now."""
     if problems := lineage.unmet(outcomes):
         raise gates.Unmet(problems, outcomes)
-
-
-@contextmanager
-def _in_use(folder: Path, store: Store, planned: Plan) -> Iterator[None]:
-    """Say that this process is at the run, and which keys of the store it needs."""
-    keys = [each.key for each in planned.steps]
-    with lease(folder / ALIVE, lambda _: None), upkeep.using(store, keys):
-        yield
 
 
 def _explain(folder: Path, planned: Plan, error: Exception) -> None:

@@ -16,9 +16,18 @@ LINE_EVERY = 10.0
 
 
 @contextmanager
-def screen(plan: Plan, stream: TextIO) -> Iterator[Tell]:
-    """A live table in a terminal, lines elsewhere; made for `stream` before it is redirected."""
-    if stream.isatty() and plan.work:
+def screen(plan: Plan, stream: TextIO, form: str = "") -> Iterator[Tell]:
+    """A live table in a terminal, lines elsewhere; made for `stream` before it is redirected.
+
+    The form `json` is a line of JSON for each event, and `quiet` is nothing.
+    """
+    if form == "quiet":
+        yield lambda _: None
+    elif form == "json":
+        from runner.report.machine import JsonLines
+
+        yield JsonLines(stream).hear
+    elif stream.isatty() and plan.work:
         from runner.report.live import live
 
         with live(plan, stream) as tell:

@@ -27,7 +27,7 @@ class Told:
 
     title: str
     library: str
-    """What opens the folder: transformers or peft."""
+    """What opens the folder: transformers, peft or llama.cpp."""
     quantized: bool
     base: Mapping[str, Any]
     """What the base was pinned to: repo and commit, or a wheel, a path, a URL."""
@@ -138,6 +138,13 @@ def _summary(told: Told) -> str:
 
 
 def _use(told: Told) -> str:
+    if told.library == "llama.cpp":
+        return (
+            "from llama_cpp import Llama\n\n"
+            'model = Llama("PATH_OF_THE_GGUF_FILE")\n'
+            'messages = [{"role": "user", "content": "Hello"}]\n'
+            "print(model.create_chat_completion(messages))"
+        )
     if told.library == "transformers":
         return (
             "from transformers import pipeline\n\n"

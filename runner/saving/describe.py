@@ -35,7 +35,9 @@ def about(written: Written, folder: Path) -> Model:
         library=written.library,
         is_quantized=bool(getattr(written.model, "is_quantized", False)),
         parameters=shape.parameters_of(written.model),
-        size=products.weight_bytes(folder),
+        size=(folder / written.file).stat().st_size
+        if written.file
+        else products.weight_bytes(folder),
     )
 
 

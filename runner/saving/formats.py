@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,22 +24,29 @@ Note = Callable[[str], None]
 class Written:
     """What was written: the model that it is of, in memory, and how it is opened again.
 
-    `library` is what opens it: transformers or peft. `base` is where the model under an adapter
-    lies on this machine.
+    `library` is what opens it: transformers, peft or llama.cpp. `base` is where the model under an
+    adapter lies on this machine. `file` is the one of the folder that holds a GGUF model, and
+    `lost` what transformers does not read of it.
     """
 
     model: Any
     tokenizer: Callable[[], Any]
     library: str
     base: Path | None = None
+    file: str | None = None
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class How:
-    """What of the options a form is written by."""
+    """What of the options a form is written by, and a folder of the step's own to write in."""
 
     shard_bytes: int
     hard_links: bool
+    gguf: str
+    name: str
+    draft: Path
+    progress: Callable[..., None]
     note: Note
 
 
@@ -79,7 +86,28 @@ def adapter(model: Model, folder: Path, how: How) -> Written:  # noqa: ARG001  a
     return Written(model.model, lambda: model.tokenizer, "peft", base)
 
 
-FORMATS: Mapping[str, Callable[[Model, Path, How], Written]] = {"hf": hf, "adapter": adapter}
+def gguf(model: Model, folder: Path, how: How) -> Written:
+    """One GGUF file with the whole model and its tokenizer, for llama.cpp."""
+    from runner.gguf import reading, writing
+
+    whole = how.draft / "whole"
+    files.remove(whole)
+    written = hf(model, whole, how)
+    if written.library == "peft":
+        raise StepError("a trained prompt is part of no weight, so no GGUF file can hold it.")
+    folder.mkdir()
+    file = folder / f"{how.name}-{how.gguf}.gguf"
+    writing.write(whole, file, how.gguf, how.progress, how.note, how.name)
+    lost = tuple(reading.lost_in_transformers(whole, file))
+    files.remove(whole)
+    return replace(written, library="llama.cpp", file=file.name, lost=lost)
+
+
+FORMATS: Mapping[str, Callable[[Model, Path, How], Written]] = {
+    "hf": hf,
+    "adapter": adapter,
+    "gguf": gguf,
+}
 
 
 def _copy(source: Path, target: Path, *, hard_links: bool) -> None:

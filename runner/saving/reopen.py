@@ -15,9 +15,8 @@ def main() -> None:
     """Open, compute the logits of the prompt, and compare."""
     job = json.load(sys.stdin)
     begun = time.monotonic()
-    tokenizer = _tokenizer(job)
-    model = _model(job).eval()
-    found = _compared(job, model, _ids(tokenizer, job))
+    ids = job["ids"] if job["gguf"] else _ids(_tokenizer(job), job)
+    found = _compared(job, _model(job).eval(), ids)
     answer = json.dumps({**found, "seconds": time.monotonic() - begun})
     sys.stdout.write(f"\n{answer}\n")  # libraries may have written before it
 
@@ -39,6 +38,8 @@ def _model(job: dict[str, Any]) -> Any:
         "device_map": job["device"],
         "trust_remote_code": job["trust"],
     }
+    if job["gguf"]:  # its tokenizer is llama.cpp's: transformers cuts added tokens into pieces
+        settings |= {"gguf_file": job["gguf"], "dtype": job["dtype"]}
     if job["base"] is None:
         return kind.from_pretrained(job["folder"], **settings)
     from peft import PeftModel

@@ -1,6 +1,7 @@
 """Whether a saved folder is the model: opened by a plain new process, it computes the same."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -25,6 +26,10 @@ kernel or device moves them by what the number format rounds: on a CPU with AVX5
 process takes a kernel of bitsandbytes that is faster and rounds more, by which SmolLM2-135M in nf4
 differs from itself by 0.05, while nf4 differs from the weights before it by 0.69.
 """
+OF_GGUF = {"f32": 1e-3, "f16": 1e-2, "bf16": 6e-2, "q8_0": 0.2, "q6_k": 0.3} | dict.fromkeys(
+    ("q5_0", "q5_1", "q5_k_m", "q5_k_s", "q4_0", "q4_1", "q4_k_m", "q4_k_s"), 0.7
+)
+"""The same for the kinds of GGUF files, where few bits move a logit. Others are opened only."""
 TAIL = 12
 """Lines of what the other process said that a message repeats."""
 
@@ -37,7 +42,7 @@ class Expected:
     kind: str
 
 
-def expect(written: Written, draft: Path) -> Expected:
+def expect(written: Written, draft: Path, gguf: str = "") -> Expected:
     """Compute what is to be found again, before the model goes out of memory."""
     import numpy as np
     import torch
@@ -51,6 +56,7 @@ def expect(written: Written, draft: Path) -> Expected:
     np.save(path, logits)
     under = model.get_base_model() if hasattr(model, "peft_config") else model
     kind = "quantized" if getattr(under, "is_quantized", False) else str(under.dtype)[6:]
+    kind = gguf if written.file else kind
     job = {
         "logits": str(path),
         "ids": ids,
@@ -63,6 +69,7 @@ def expect(written: Written, draft: Path) -> Expected:
         "trust": type(under).__module__.startswith("transformers_modules."),
         "base": str(written.base) if written.base else None,
         "base_settings": _base_settings(under),
+        "gguf": written.file,
         "quantization": _quantization(under) if written.base else None,
     }
     return Expected(job, kind)
@@ -76,7 +83,8 @@ def check(folder: Path, expected: Expected, context: Context) -> dict[str, Any]:
     """
     begun = time.monotonic()
     found = _asked({**expected.job, "folder": str(folder)}, context)
-    limit = TOLERANCE.get(expected.kind, TOLERANCE["bfloat16"])
+    limits = OF_GGUF if expected.job["gguf"] else TOLERANCE
+    limit = limits.get(expected.kind, math.inf)
     if "ids" in found:
         raise _wrong("its tokenizer makes other tokens of the same prompt")
     if "shape" in found:

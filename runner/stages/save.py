@@ -45,10 +45,12 @@ class Options:
         None, "The folder to write; it may be left out where push is given", from_cwd=True
     )
     overwrite: bool = option(False, "Replace a folder that holds something else", keyed=False)
-    format: Literal["hf", "adapter"] = option(
+    format: Literal["hf", "adapter", "gguf"] = option(
         "hf",
-        "A whole model, adapters merged and quantized weights as they are; or the adapter alone",
+        "A whole model, adapters merged and quantized weights as they are; the adapter alone; or"
+        " one GGUF file for llama.cpp",
     )
+    gguf: str = option("q8_0", "format gguf: the kind of its numbers, f16, bf16, q8_0, q4_k_m, ...")
     shard_size: str = option("5GB", "The most that one file of weights holds: 500MB, 5GB")
     hard_links: bool = option(
         False,
@@ -89,6 +91,8 @@ def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Faul
         faults.append(Fault(("shard_size",), fact, "Write 500MB or 5GB."))
     if options.format == "adapter":
         faults += _without_adapter(inputs.get("model", ()))
+    if options.format == "gguf":
+        faults += _no_gguf(options.gguf, inputs.get("model", ()))
     if options.push is not None:
         from runner.saving import push
 
@@ -107,12 +111,25 @@ def _without_adapter(givers: tuple[Step, ...]) -> list[Fault]:
     ]
 
 
+def _no_gguf(kind: str, givers: tuple[Step, ...]) -> list[Fault]:
+    """A kind that cannot be made here, and weights that are quantized in another form already."""
+    from runner.gguf import kinds
+
+    fact = kinds.problem(kind)
+    faults = [Fault(("gguf",), fact)] if fact else []
+    return faults + [
+        Fault(("format",), f"{step.name} quantizes: a GGUF file is made of the model before it.")
+        for step in givers
+        if step.stage_name == "quantize" and step.options.method != "none"
+    ]
+
+
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
     """The whole model, where it is to be; and for a push, whether the Hub would take it.
 
     StepError where an adapter cannot be merged.
     """
-    if options.format == "hf" and inputs["model"].get("adapted"):
+    if options.format != "adapter" and inputs["model"].get("adapted"):
         merging.check_base(inputs["model"])
     whole = inputs["model"].get("bytes", 0)
     leave = None
@@ -195,7 +212,15 @@ def _write(options: Options, inputs: Mapping[str, Any], staged: Path, context: C
     limit = shards.parsed(options.shard_size)
     assert limit is not None
     model: Model = inputs["model"]
-    how = formats.How(limit, options.hard_links, context.note)
+    how = formats.How(
+        shard_bytes=limit,
+        hard_links=options.hard_links,
+        gguf=options.gguf,
+        name=context.about.recipe or "model",
+        draft=context.draft,
+        progress=context.progress,
+        note=context.note,
+    )
     written = formats.FORMATS[options.format](model, staged, how)
     expected = _expected(options, written, context)
     about = describe.about(written, staged)
@@ -220,7 +245,11 @@ def _expected(options: Options, written: "Written", context: Context) -> Any:
     if written.library == "peft" and written.base is None:
         context.note("not opened again: the base of the adapter is no folder of this machine")
         return None
-    return verify.expect(written, context.draft)
+    if written.lost:
+        lost = ", ".join(written.lost)
+        context.note(f"not opened again: transformers reads {lost} of GGUF files otherwise")
+        return None
+    return verify.expect(written, context.draft, options.gguf)
 
 
 def _push(
