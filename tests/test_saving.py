@@ -573,3 +573,29 @@ def test_a_tokenizer_that_was_used_is_written_as_it_was_opened(padded, tmp_path)
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes(), path.name
     again = used(["a", "long one"], padding=True, truncation=True, max_length=7)["input_ids"]
     assert again == before
+
+
+# --- GGUF
+
+
+@pytest.mark.parametrize("kind", ["f32", "q8_0"])
+def test_an_adapted_model_is_saved_as_one_gguf_file_and_opened_again(adapted, tmp_path, kind):
+    folder, facts = saved(adapted, tmp_path, format="gguf", gguf=kind, verify=True)
+    assert facts["verified"]["difference"] <= facts["verified"]["tolerance"] < 0.3
+    assert (folder / f"model-{kind}.gguf").stat().st_size == facts["bytes"] - sum(
+        path.stat().st_size for path in folder.iterdir() if path.suffix != ".gguf"
+    )
+    assert "from llama_cpp import Llama" in (folder / "README.md").read_text()
+    assert not [path for path in folder.iterdir() if path.suffix == ".safetensors"]
+
+
+def test_a_kind_of_gguf_that_there_is_not_and_a_quantized_model_are_refused():
+    from types import SimpleNamespace
+
+    squeezed: Any = SimpleNamespace(
+        name="squeeze", stage_name="quantize", options=quantize.Options(method="nf4")
+    )
+    options, faults = build(save.Options, {"to": "out", "format": "gguf", "gguf": "q9"})
+    assert options, faults
+    found = save.check(options, {"model": (squeezed,)})
+    assert [fault.where for fault in found] == [("gguf",), ("format",)]

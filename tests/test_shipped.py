@@ -51,7 +51,7 @@ OPTIONS = {
     "quantize": "method bits group_size symmetric double_quantization skip calibration gate",
     "evaluate": "metrics pattern judges tasks samples perplexity_rows perplexity_on resamples"
     " confidence seed batch_size require",
-    "save": "to overwrite format shard_size hard_links verify push",
+    "save": "to overwrite format gguf shard_size hard_links verify push",
     "generate": "prompts file file_digest chat rows prefix samples max_new_tokens min_new_tokens"
     " stop temperature top_p top_k min_p beams length_penalty repetition_penalty"
     " no_repeat_ngram_size json_schema regex prompt_lookup logprobs seed engine batch_size",
