@@ -101,6 +101,8 @@ def test_a_run_leaves_recipe_record_log_metrics_links_and_a_model(whole):
         assert set(facts) >= {"key", "reason", "seconds", "digest", "versions", "facts"}
     assert "rank: 4" in (run / "recipe.yaml").read_text()
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["of"] == "after"] == [3, 6, 8]
+    rows = [row for row in rows if row["of"] == "adapt"]
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 13))
     assert [row["step"] for row in rows if "held_out_loss" in row] == [0, 12]
     assert all(row.get("loss", row.get("held_out_loss")) > 0 for row in rows)
