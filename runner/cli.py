@@ -50,6 +50,7 @@ usage: runner COMMAND ...
   list                         recipes, stages and presets
   copy RECIPE FILE             a copy of a recipe, to make it your own
   new FILE                     a new recipe, by a few questions or --model, --data, --method
+  import FILE FILE             a recipe from a configuration of axolotl or LLaMA-Factory
   schema [STAGE]               the JSON schema of recipes (of a stage's presets), for editors
   doctor                       what this machine has for runs, and what it lacks; --self-test
   completion SHELL             the script by which bash or fish complete all this
@@ -387,6 +388,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "list": _list,
     "copy": _of("cli_recipes", "copy"),
     "new": _of("cli_recipes", "new"),
+    "import": _of("cli_recipes", "import"),
     "schema": _of("cli_recipes", "schema"),
     "doctor": _of("cli_doctor", "doctor"),
     "completion": _of("cli_completion", "completion"),

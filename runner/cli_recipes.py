@@ -1,9 +1,11 @@
-"""`runner schema`, `copy` and `new`: what a person needs who writes recipes."""
+"""`runner schema`, `copy`, `new` and `import`: what a person needs who writes recipes."""
 
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from runner.secrets import mask
 
 if TYPE_CHECKING:
     from runner.drafting import Wish
@@ -96,6 +98,34 @@ def _asked(names: Sequence[str]) -> dict[str, str]:
     return said
 
 
+def _import(words: Sequence[str]) -> int:
+    from argparse import ArgumentParser
+
+    from runner import drafting, importing
+    from runner.compose import compose
+    from runner.errors import RecipeError
+    from runner.link import UNFIT
+    from runner.stages import known
+
+    parser = ArgumentParser(
+        "runner import", description="A recipe from a configuration of axolotl or LLaMA-Factory."
+    )
+    parser.add_argument("file", type=Path, help="axolotl's or LLaMA-Factory's YAML")
+    parser.add_argument("to", type=Path, help="the new file, mine.yaml")
+    given = parser.parse_args(words)
+    draft, name = importing.read(given.file), UNFIT.sub("-", given.to.stem)
+    text = importing.text(draft, given.file.name, drafting.called(given.to), name)
+    drafting.place(given.to, text)
+    for line in importing.left(draft):
+        print(line)
+    try:
+        compose(str(given.to), [], known())
+    except RecipeError as error:  # it may need a GPU, or files, that are not here
+        print(f"to be mended before it runs here:\n{mask(str(error))}")
+    _say(given.to)
+    return 0
+
+
 def _say(target: Path) -> None:
     from runner.drafting import called
 
@@ -113,4 +143,5 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "schema": _schema,
     "copy": _copy,
     "new": _new,
+    "import": _import,
 }

@@ -118,17 +118,22 @@ def write(target: Path, text: str, stages: Mapping[str, Stage]) -> None:
     """Write the recipe where nothing is yet; one that does not compose is not left there."""
     from runner.compose import compose
 
+    place(target, text)
+    try:
+        compose(str(target), [], stages)
+    except BaseException:
+        files.remove(target)
+        raise
+
+
+def place(target: Path, text: str) -> None:
+    """Write a recipe as it is; RecipeError where something is already."""
     if target.suffix != ".yaml":
         raise RecipeError([Problem(str(target), "a recipe's file must end in .yaml.")])
     if target.exists():
         raise RecipeError([Problem(str(target), "is there already; take another name.")])
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")
-    try:
-        compose(str(target), [], stages)
-    except BaseException:
-        files.remove(target)
-        raise
 
 
 def called(target: Path) -> str:
