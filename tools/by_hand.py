@@ -72,23 +72,16 @@ def gptq(model: str, rows: Rows, target: str) -> Any:
 
 def compressed(model: str, rows: Rows, target: str, recipe: Any) -> Any:
     """What llm-compressor's `oneshot` does."""
-    import datasets
+    import torch
     from llmcompressor import oneshot
     from llmcompressor.pipelines.cache import IntermediatesCache
+    from torch.utils.data import DataLoader
     from transformers import AutoModelForCausalLM
 
     IntermediatesCache.pin_memory = lambda *_, **__: None  # it asks for a GPU
     made = AutoModelForCausalLM.from_pretrained(model)
-    given = datasets.Dataset.from_list(
-        [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in rows]
-    )
-    oneshot(
-        model=made,
-        dataset=given,
-        recipe=recipe,
-        num_calibration_samples=len(rows),
-        output_dir=target,
-    )
+    given = DataLoader([{"input_ids": torch.tensor([ids])} for ids in rows], batch_size=None)
+    oneshot(model=made, dataset=given, recipe=recipe, output_dir=target)
     return made
 
 
@@ -101,11 +94,11 @@ def awq(model: str, rows: Rows, target: str) -> Any:
 
 def w8a8(model: str, rows: Rows, target: str) -> Any:
     """Weights and activations in 8 bits."""
-    from llmcompressor.modifiers.quantization import GPTQModifier
+    from llmcompressor.modifiers.gptq import GPTQModifier
+    from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
 
-    return compressed(
-        model, rows, target, GPTQModifier(targets="Linear", scheme="W8A8", ignore=["lm_head"])
-    )
+    rounding = GPTQModifier(targets="Linear", scheme="W8A8", ignore=["lm_head"])
+    return compressed(model, rows, target, [SmoothQuantModifier(), rounding])
 
 
 def fp8(model: str, _: Rows, target: str) -> Any:
