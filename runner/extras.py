@@ -21,13 +21,18 @@ EXTRAS = {
 """What each extra of pyproject.toml brings, by the names that are imported."""
 
 ENABLES = {
-    "compress": "loading checkpoints in compressed-tensors' formats",
+    "compress": "quantize.method=awq, w8a8 or fp8",
+    "compressed-tensors": "loading checkpoints in compressed-tensors' formats",
+    "constrain": "generate.json_schema and generate.regex: answers that follow them",
     "flash": "load.attention=flash_attention_2, on GPUs",
-    "gptq": "loading checkpoints quantized with GPTQ",
+    "gguf": "generate.engine=llama.cpp, and the K-quants of save.format=gguf",
+    "gptq": "quantize.method=gptq, and loading checkpoints quantized with GPTQ",
     "liger": "adapt.kernels=liger: fused layers, on GPUs",
+    "lm-eval": "evaluate.tasks: those of lm-evaluation-harness",
     "mlflow": "adapt.track=[mlflow]",
+    "scores": "evaluate.metrics=[rouge] and [bleu]",
     "tensorboard": "adapt.track=[tensorboard]",
-    "torchao": "loading checkpoints quantized with torchao",
+    "torchao": "quantize.method=torchao-int8 or torchao-int4, and loading such checkpoints",
     "trackio": "adapt.track=[trackio]",
     "wandb": "adapt.track=[wandb]",
 }
