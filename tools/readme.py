@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from runner import cli
+from runner.quantizing.methods import METHODS, Method
 from runner.stages import STAGES
 
 ROOT = Path(__file__).parent.parent
@@ -15,12 +16,34 @@ def generated(text: str) -> str:
     recipe = (ROOT / "recipes" / "quickstart.yaml").read_text(encoding="utf-8")
     text = _block(text, "file: recipes/quickstart.yaml", "yaml", recipe)
     text = _block(text, "command: runner --help", "", cli.HELP)
-    marker = "<!-- stages -->\n"
-    table = "| stage | what it does | needs | gives |\n|---|---|---|---|\n" + "".join(
-        f"| {name} | {(stage.__doc__ or '').strip()} | {_needs(stage)} | {stage.GIVES} |\n"
-        for name, stage in STAGES.items()
+    text = _table(
+        text,
+        "stages",
+        "| stage | what it does | needs | gives |",
+        [
+            f"| {name} | {(stage.__doc__ or '').strip()} | {_needs(stage)} | {stage.GIVES} |"
+            for name, stage in STAGES.items()
+        ],
     )
-    return re.sub(re.escape(marker) + r"\n(\|.*\n)*", lambda _: f"{marker}\n{table}", text)
+    head = "| `method` | bits | made by | from rows | opens in |"
+    return _table(text, "methods", head, [_method(*each) for each in METHODS.items()])
+
+
+def _method(name: str, method: Method) -> str:
+    bits = ", ".join(map(str, sorted(method.bits))) or "as they are"
+    extra = f" (extra: {method.extra})" if method.extra else ""
+    rows = "yes" if method.calibrates else "no"
+    opens = ", ".join(method.opens_in)
+    return f"| {name} | {bits} | {method.library or 'a copy'}{extra} | {rows} | {opens} |"
+
+
+def _table(text: str, marker: str, head: str, rows: list[str]) -> str:
+    line = f"<!-- {marker} -->\n\n"
+    made = line + "\n".join([head, "|---" * (head.count("|") - 1) + "|", *rows]) + "\n"
+    found, count = re.subn(re.escape(line) + r"(\|.*\n)*", lambda _: made, text)
+    if count != 1:
+        raise SystemExit(f"README.md has {count} tables of {marker}")
+    return found
 
 
 def _needs(stage: object) -> str:
