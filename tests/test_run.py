@@ -203,7 +203,7 @@ def test_a_damaged_result_is_made_again_and_never_used(done):
     torn = bytearray(adapter.read_bytes())
     torn[-1] ^= 1  # the size stays: only reading every byte can tell
     adapter.write_bytes(torn)
-    out = done.run("after.batch_size=4")  # asks for the adapter
+    out = done.run("after.max_new_tokens=5")  # asks for the adapter
     assert "adapter_model.safetensors has other bytes than were written" in out
     after = done.digests()
     assert {name: after[name] for name in ("adapt", "quantize")} == {
