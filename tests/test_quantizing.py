@@ -45,7 +45,7 @@ def facts(recipe: Path, *overrides: str) -> dict[str, Any]:
 
 def dataset(lengths: list[int], held_out: int = 0) -> Dataset:
     rows = [
-        {"input_ids": [number % 200] * length, "labels": [IGNORED] * length}
+        {"input_ids": [number % 200] * length, "labels": [IGNORED] + [number % 200] * (length - 1)}
         for number, length in enumerate(lengths)
     ]
     made = datasets.Dataset.from_list(rows)
@@ -159,19 +159,20 @@ def test_rows_held_out_count_before_rows_of_training_before_the_documentation(ti
 
     shown, what = gate.rows(dataset([20] * 9, held_out=5), tokenizer, wanted)
     assert what == "rows held out"
-    assert [len(row) for row in shown] == [8, 8, 8]
+    assert [len(row["ids"]) for row in shown] == [8, 8, 8]
     shown, what = gate.rows(dataset([20] * 9), tokenizer, wanted)
     assert what.startswith("rows that are trained on")
     assert len(shown) == 3
     shown, what = gate.rows(None, tokenizer, wanted)
     assert what == "Python's documentation"
-    assert [len(row) for row in shown] == [8, 8, 8]
+    assert [len(row["ids"]) for row in shown] == [8, 8, 8]
 
 
 def test_a_model_agrees_with_itself_and_a_broken_layer_is_named(tiny_model, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    rows = [[*range(start, start + 30)] for start in range(4)]
+    ids = [[*range(start, start + 30)] for start in range(4)]
+    rows = [{"ids": row, "labels": row} for row in ids]
     same = measuring.compare(tiny_model, tiny_model, rows, lambda done, total: None)
     assert same["perplexity"] == same["perplexity_before"]
     assert same["agreement"] == 1

@@ -118,7 +118,9 @@ def measure(folder: Path, name: str) -> Measured:
         making.make(folder, made, calibrating, options, context)
         ours = Cost(time.perf_counter() - begun, context.facts["peak_bytes"])
         begun = time.perf_counter()
-        found = gate.compared(folder, made, shown, options, context)
+        found = gate.compared(
+            folder, made, [{"ids": r, "labels": r} for r in shown], options, context
+        )
         taken = time.perf_counter() - begun
         return Measured(name, weight_bytes(made), ours, theirs, taken, found, _rate(made, name))
 

@@ -7,13 +7,15 @@ from typing import Any
 
 from runner import products
 from runner.errors import StepError
-from runner.products import Dataset
+from runner.products import IGNORED, Dataset
 from runner.quantizing import calibration, methods, processes
 from runner.quantizing.settings import Gate, Options
 from runner.stage import Context
 
 WARNED = 0.10
 """The rise of perplexity that is said aloud."""
+Shown = Mapping[str, list[int]]
+"""`ids` of a row, and `labels`: the same ids where a token counts."""
 LONGEST = 4096
 """Characters of the documentation that are made tokens of for one row."""
 
@@ -29,7 +31,7 @@ def stand(
 
 
 def compared(
-    whole: Path, made: Path, shown: list[list[int]], options: Options, context: Context
+    whole: Path, made: Path, shown: list[Shown], options: Options, context: Context
 ) -> dict[str, Any]:
     """What `measuring.compare` finds, in a process of its own, and by how much perplexity rose."""
     asked = {"whole": str(whole.resolve()), "made": str(made.resolve()), "rows": shown}
@@ -63,29 +65,41 @@ def judge(found: Mapping[str, Any], gate: Gate, note: Callable[[str], None]) -> 
 
 def rows(
     dataset: Dataset | None, tokenizer: Callable[[], Any], gate: Gate
-) -> tuple[list[list[int]], str]:
+) -> tuple[list[Shown], str]:
     """The rows to be shown and what they are.
 
-    Those held out, else rows of the dataset, else texts that Python brings with it.
+    Those held out, of which the tokens count that others are trained on; else rows of the dataset;
+    else texts that Python brings with it.
     """
     if dataset is None:
         return _documentation(tokenizer(), gate), "Python's documentation"
     if len(dataset.held_out):
-        found = [row["input_ids"] for row in dataset.scored(gate.rows)]
-        return _cut(found, gate), "rows held out"
+        found = (_ending(row, gate.max_length) for row in dataset.scored(gate.rows))
+        return [row for row in found if any(map(_counts, row["labels"][1:]))], "rows held out"
     drawn = calibration.drawn(dataset, gate.rows, gate.max_length, seed=1)
-    return drawn, "rows that are trained on, for none are held out"
+    return [_whole(ids) for ids in drawn], "rows that are trained on, for none are held out"
 
 
-def _documentation(tokenizer: Any, gate: Gate) -> list[list[int]]:
+def _documentation(tokenizer: Any, gate: Gate) -> list[Shown]:
     from pydoc_data.topics import topics
 
     texts = [topics[name][:LONGEST] for name in sorted(topics)]
-    return _cut(tokenizer(texts[: gate.rows], add_special_tokens=True)["input_ids"], gate)
+    found = tokenizer(texts[: gate.rows], add_special_tokens=True)["input_ids"]
+    return [_whole(ids[: gate.max_length]) for ids in found if len(ids) > 1]
 
 
-def _cut(found: list[list[int]], gate: Gate) -> list[list[int]]:
-    return [row[: gate.max_length] for row in found if len(row) > 1]
+def _ending(row: Mapping[str, list[int]], length: int) -> Shown:
+    """The end of a row, where the answer stands."""
+    return {"ids": row["input_ids"][-length:], "labels": row["labels"][-length:]}
+
+
+def _whole(ids: list[int]) -> Shown:
+    """A row of which every token counts."""
+    return {"ids": ids, "labels": ids}
+
+
+def _counts(label: int) -> bool:
+    return label != IGNORED
 
 
 def _rise(before: float | None, after: float | None) -> float | None:

@@ -2,25 +2,27 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from runner import hardware
+from runner.products import IGNORED
 
 LOOKED_INTO = 2
 """Rows whose hidden states are compared layer by layer."""
 SHOWN = 3
 
-Rows = Sequence[Sequence[int]]
+Rows = Sequence[Mapping[str, Sequence[int]]]
+"""`ids` of each row, and `labels`: the same ids where a token counts, and IGNORED elsewhere."""
 
 
 @dataclass
 class Seen:
     """What a model makes of rows: of each its likeliest next tokens, of the first few the states.
 
-    `loss` is the sum over all tokens but each row's first, in nats; `states` has for each row one
+    `loss` is the sum over the tokens that count, in nats; `states` has for each row one
     tensor (layers + 1, tokens, width) in float32.
     """
 
@@ -71,20 +73,21 @@ def look(folder: Path, rows: Rows, progress: Callable[[int], None]) -> Seen:
     ).eval()
     seen = Seen(load_seconds=time.monotonic() - begun)
     for number, row in enumerate(rows):
-        ids = torch.tensor([row], device=model.device)
+        ids = torch.tensor([row["ids"]], device=model.device)
         with torch.inference_mode():
             output = model(input_ids=ids, output_hidden_states=number < LOOKED_INTO)
-        _add(seen, ids[0], output)
+        _add(seen, torch.tensor(row["labels"], device=model.device), output)
         progress(number + 1)
     return seen
 
 
-def _add(seen: Seen, ids: Any, output: Any) -> None:
+def _add(seen: Seen, labels: Any, output: Any) -> None:
     import torch
 
-    logits = output.logits[0, :-1].float()
-    loss = torch.nn.functional.cross_entropy(logits, ids[1:], reduction="sum").item()
-    seen.loss, seen.tokens = seen.loss + loss, seen.tokens + len(ids) - 1
+    counts = labels[1:] != IGNORED
+    logits = output.logits[0, :-1][counts].float()
+    loss = torch.nn.functional.cross_entropy(logits, labels[1:][counts], reduction="sum")
+    seen.loss, seen.tokens = seen.loss + loss.item(), seen.tokens + int(counts.sum())
     seen.likeliest.append(logits.argmax(-1).cpu())
     if output.hidden_states is not None:
         states = torch.stack([each[0].float().cpu() for each in output.hidden_states])

@@ -34,7 +34,7 @@ class Gate:
     """What the result must stand, read back from disk in a new process."""
 
     rows: int = option(64, "Rows held out that both models are shown; 0 leaves it out", at_least=0)
-    max_length: int = option(128, "Tokens of a row that count", at_least=2)
+    max_length: int = option(128, "Tokens at the end of a row that are shown", at_least=2)
     max_perplexity_increase: float = option(
         0.5, "The step fails above this: 0.5 is half as much again", at_least=0
     )
