@@ -66,14 +66,14 @@ test-trackers:
 # llama.cpp, built from its sources (some 7 minutes).
 test-llama:
 	$(call on-top,llama,llama-cpp-python)
-	.venv-llama/bin/python -m pytest -rs tests/test_answering_llama.py
+	PYTHONPATH=$(CURDIR) .venv-llama/bin/python -m pytest -rs tests/test_answering_llama.py tests/test_gguf.py
 
 # What quantizes with libraries of its own.
 QUANTIZERS = gptqmodel optimum llmcompressor compressed-tensors torchao
 
 test-quantize:
 	$(call on-top,quantize,$(QUANTIZERS))
-	.venv-quantize/bin/python -m pytest -rs tests/test_quantizing*.py tests/test_shipped.py
+	PYTHONPATH=$(CURDIR) .venv-quantize/bin/python -m pytest -rs tests/test_quantizing*.py tests/test_shipped.py
 
 # The real model taught by more methods and objectives than the tests of every day have time for.
 long:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from test_stages import adapted, context, data_files, dataset, loaded, logits, model_files
 from tiny import make_model, make_recipe
 
-from runner import cli, files, lock, products
+from runner import cli, files, lock, products, secrets
 from runner.errors import StepError
 from runner.options import build
 from runner.products import Files, Model
@@ -403,6 +403,7 @@ def test_papers_name_no_place_of_this_machine_and_no_token(tmp_path, monkeypatch
         each.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("MY_TOKEN", "a-very-secret-word")
+    secrets.known.cache_clear()
     made = context(tmp_path / "c")
     made.about = About(
         recipe="trial",

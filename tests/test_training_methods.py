@@ -451,7 +451,7 @@ def test_training_all_weights_teaches_and_is_the_same_from_the_store(base, train
     read = restored(kept(made, tmp_path / "k"), base())
     assert logits(read.model).equal(logits(made.model))
     assert read.model.dtype == first.model.dtype
-    targets = [tmp_path / "from-memory", tmp_path / "from-store"]
+    targets = [tmp_path / "from-memory" / "model", tmp_path / "from-store" / "model"]
     for product, target in zip((made, read), targets, strict=True):
         save.run(save.Options(to=target), {"model": product}, context(tmp_path / "s"))
     assert files.manifest(targets[0]) == files.manifest(targets[1])

@@ -635,12 +635,13 @@ def test_nothing_but_save_takes_a_reward_model():
     taught: Any = SimpleNamespace(
         name="taught", stage_name="adapt", options=Options(objective="reward")
     )
+    rows: Any = SimpleNamespace(name="process", stage_name="process", options=None)
     fact = "taught gives a reward model, which scores texts and writes none."
     for stage in (adapt, evaluate, generate, quantize):
-        found = stage.check(stage.Options(), {"model": (taught,)})
+        found = stage.check(stage.Options(), {"model": (taught,), "dataset": (rows,)})
         assert [fault.fact for fault in found] == [fact]
     taught.options = Options(objective="dpo")
-    assert generate.check(generate.Options(), {"model": (taught,)}) == []
+    assert generate.check(generate.Options(), {"model": (taught,), "dataset": (rows,)}) == []
 
 
 def test_a_reward_model_is_saved_as_one_that_opens(base, scorer, tmp_path):
