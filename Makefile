@@ -2,7 +2,7 @@
 PYTHON ?= python
 TORCH ?= torch==2.13.0
 
-.PHONY: check test fast lint latest test-s3 test-olah test-report test-trackers test-llama test-quantize long gpu bench torture torture-train readme golden
+.PHONY: check test fast lint latest test-s3 test-olah test-report test-trackers test-llama test-quantize long long-quantize gpu bench torture torture-train readme golden
 
 check: test lint
 
@@ -74,6 +74,10 @@ QUANTIZERS = gptqmodel optimum llmcompressor compressed-tensors torchao
 test-quantize:
 	$(call on-top,quantize,$(QUANTIZERS))
 	PYTHONPATH=$(CURDIR) .venv-quantize/bin/python -m pytest -rs tests/test_quantizing*.py tests/test_shipped.py
+
+# Every method on the real model, against its library called by hand; after test-quantize.
+long-quantize:
+	PYTHONPATH=$(CURDIR) .venv-quantize/bin/python -m pytest -rs -m long tests/test_quantizing*_real.py
 
 # The real model taught by more methods and objectives than the tests of every day have time for.
 long:
