@@ -186,7 +186,7 @@ def test_draws_are_the_same_after_twenty_kills(folder, tmp_path):
             assert child.stdout.readline() == "ready\n"
             child.stdin.write("\n")
             child.stdin.flush()
-            time.sleep(draw.uniform(0, lasted / 8))
+            time.sleep(draw.uniform(0, lasted / 2))
             child.kill()
         kills += 1
         lines.append(len(kept.read_text().splitlines()) if kept.exists() else 0)
