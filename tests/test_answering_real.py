@@ -177,8 +177,12 @@ def test_draws_are_the_same_after_twenty_kills(folder, tmp_path):
     path = f"{Path(__file__).parent}:{Path(__file__).parent.parent}"
     env = {**os.environ, "PYTHONPATH": path}
     kept = tmp_path / "killed" / "rows.jsonl"
-    kills, lines = 0, []
-    while kills < 20:
+
+    def done() -> int:
+        return len(kept.read_text().splitlines()) if kept.exists() else 0
+
+    lines = [0]
+    while len(lines) <= 20:
         command = [sys.executable, "-c", WORKER, str(folder), str(kept.parent)]
         with subprocess.Popen(
             command, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -186,9 +190,10 @@ def test_draws_are_the_same_after_twenty_kills(folder, tmp_path):
             assert child.stdout.readline() == "ready\n"
             child.stdin.write("\n")
             child.stdin.flush()
-            time.sleep(draw.uniform(0, lasted / 2))
+            while done() <= lines[-1] and child.poll() is None:
+                time.sleep(0.01)
+            time.sleep(draw.uniform(0, lasted / 8))
             child.kill()
-        kills += 1
-        lines.append(len(kept.read_text().splitlines()) if kept.exists() else 0)
+        lines.append(done())
     assert answers(model, kept.parent, batch_size=2, **DRAWN) == whole
     assert len(set(lines)) > 2
