@@ -67,7 +67,7 @@ def gptq(model: str, rows: Rows, target: str) -> Any:
         [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in rows], batch_size=1
     )
     made.save(target)
-    return made
+    return GPTQModel.load(target)  # what has just been quantized answers garbage until it is read
 
 
 def compressed(model: str, rows: Rows, target: str, recipe: Any) -> Any:
@@ -143,13 +143,13 @@ def torchao_int8(model: str, rows: Rows, target: str) -> Any:
 
 
 def torchao_int4(model: str, rows: Rows, target: str) -> Any:
-    """4 bits in groups of 32."""
+    """4 bits in groups of 64."""
     import torch
     from torchao.quantization import IntxWeightOnlyConfig
     from torchao.quantization.granularity import PerGroup
 
     return torchao(
-        model, rows, target, IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32))
+        model, rows, target, IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(64))
     )
 
 
