@@ -163,6 +163,8 @@ class _Execution:
         if planned.dropped:
             entry = entry or self.store.remains(planned.key)
         if planned.verdict is Verdict.REUSE and entry:
+            for key in (planned.key, *entry.record.get("part_keys", ())):
+                self.store.clear_lease(key)
             outcome = Outcome(planned, Verdict.REUSE, planned.reason, 0.0, entry)
         else:
             room.outlook(self.plan, self.store, self.plan.steps.index(planned)).insist()

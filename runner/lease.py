@@ -62,6 +62,13 @@ def watch(path: Path) -> "Watch":
     return Watch(path, _read(path))
 
 
+def clear(path: Path) -> None:
+    """Take away the lease of an owner that is known to have died on this host."""
+    owner = _read(path)
+    if owner is not None and _lives_here(owner) is False:
+        _break(path, owner)
+
+
 def is_mine(path: Path) -> bool:
     """Whether this very process holds the lease."""
     owner = _read(path)

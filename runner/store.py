@@ -29,7 +29,7 @@ from typing import Any
 from runner import files, metrics
 from runner.checkpoint import Checkpoints
 from runner.errors import StoreError, reading, writing
-from runner.lease import Watch, is_held, lease, lives_beside, signature, watch
+from runner.lease import Watch, clear, is_held, lease, lives_beside, signature, watch
 
 RECORD_SCHEMA = 1
 RECORDED = ("id", "key", "digest", "files", "facts", "recipe", "step")
@@ -164,6 +164,10 @@ class Store:
     def in_work(self, key: str) -> bool:
         """Whether somebody alive holds the lease of this key."""
         return is_held(self.root / "leases" / key)
+
+    def clear_lease(self, key: str) -> None:
+        """Take away what a process has left that died between a commit and the end of its lease."""
+        clear(self.root / "leases" / key)
 
     def watch(self, key: str) -> Watch:
         """Follow the one who makes this key now."""

@@ -101,6 +101,17 @@ def test_a_killed_process_that_is_still_in_the_table_counts_as_dead(tmp_path: Pa
         assert not is_held(tmp_path / "key")
 
 
+def test_the_lease_of_the_dead_is_cleared_and_that_of_the_living_is_left(tmp_path: Path):
+    with other_process(tmp_path / "key") as process:
+        leases.clear(tmp_path / "key")
+        assert is_held(tmp_path / "key")
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    leases.clear(tmp_path / "key")
+    assert not (tmp_path / "key").exists()
+    leases.clear(tmp_path / "key")  # where there is none, nothing is done
+
+
 def test_the_lease_of_another_process_with_the_same_id_is_taken_over_at_once(tmp_path: Path):
     left_behind(tmp_path / "key", start="1")
     assert not is_held(tmp_path / "key")
