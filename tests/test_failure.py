@@ -50,6 +50,12 @@ def failed(monkeypatch, store, tmp_path):
     return call
 
 
+def test_a_harmless_line_of_a_log_explains_no_error_that_explains_itself():
+    log = ["Failed to load: No module named 'kernels'"]
+    assert causes.of(StepError("quantized, the perplexity is 139"), log) == []
+    assert [cause.name for cause in causes.of(ValueError("?"), log)] == ["a library is missing"]
+
+
 def test_the_page_says_step_error_options_last_lines_and_command(failed):
     error = StepError("there is not enough memory for 8 rows at once.", "Try: rank=4")
     page = failed(error, rank=16, rate=0.5, workers=3)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from runner.errors import StepError
+
 
 @dataclass(frozen=True)
 class Cause:
@@ -153,11 +155,13 @@ CAUSES = (
 def of(error: BaseException, log: Iterable[str] = ()) -> list[Cause]:
     """The causes that an error speaks of: first its own words, then those of what led to it.
 
-    The lines of a log count only where no error says anything.
+    The lines of a log count only where no error says anything, and never beside a StepError, which
+    says itself what is wrong: libraries print much that harms nobody.
     """
     texts = [f"{type(each).__name__}: {each}" for each in chain(error)]
     found = [cause for text in texts for cause in CAUSES if cause.signs.search(text)]
-    found = found or [cause for cause in CAUSES for line in log if cause.signs.search(line)]
+    if not found and not isinstance(error, StepError):
+        found = [cause for cause in CAUSES for line in log if cause.signs.search(line)]
     return list(dict.fromkeys(found))
 
 
