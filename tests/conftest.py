@@ -2,6 +2,8 @@
 
 import gc
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,3 +66,20 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "work"
+
+
+@pytest.fixture(scope="session")
+def real_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2-135M-Instruct in a folder, fetched once for all; RUNNER_REAL_MODEL names another."""
+    if there := os.environ.get("RUNNER_REAL_MODEL"):
+        return Path(there)
+    folder = tmp_path_factory.mktemp("real_model")
+    recipe = "defaults: [{/fetch: smollm2-135m}, _self_]\nname: only\nsteps: [fetch]\n"
+    (folder / "only.yaml").write_text(recipe, encoding="utf-8")
+    env = {**os.environ, "RUNNER_STORE": str(folder / "store")}
+    env.pop("HF_HUB_OFFLINE", None)
+    command = [sys.executable, "-m", "runner", "run", "only.yaml"]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (config,) = folder.glob("store/entries/*/product/files/config.json")
+    return config.parent

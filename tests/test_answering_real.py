@@ -20,7 +20,6 @@ from runner.stages import generate
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
-RECIPE = "defaults: [/fetch: smollm2-135m, _self_]\nname: only\nsteps: [fetch]\n"
 QUESTIONS = (
     "What is the capital of France?",
     "Write one sentence about the sea.",
@@ -41,15 +40,9 @@ EXACT = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SmolLM2-135M-Instruct, fetched as the quickstart does; RUNNER_REAL_MODEL names one there."""
-    if there := os.environ.get("RUNNER_REAL_MODEL"):
-        return Path(there)
-    place = tmp_path_factory.mktemp("fetched")
-    (place / "only.yaml").write_text(RECIPE, encoding="utf-8")
-    command = [sys.executable, "-m", "runner", "run", "only.yaml", f"store.path={place / 'store'}"]
-    subprocess.run(command, cwd=place, check=True)
-    return next((place / "store").rglob("config.json")).parent
+def folder(real_model: Path) -> Path:
+    """The real model."""
+    return real_model
 
 
 @pytest.fixture(scope="module")

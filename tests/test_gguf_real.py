@@ -1,8 +1,5 @@
 """SmolLM2-135M as GGUF: llama.cpp gives what transformers gives, as far as its numbers allow."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +11,6 @@ from runner.gguf import writing
 
 pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(900)]
 
-RECIPE = "defaults: [/fetch: smollm2-135m, _self_]\nname: only\nsteps: [fetch]\n"
 WINDOWS, WIDTH = 4, 256
 QUESTIONS = ["What is the capital of France?", "Write one sentence about the sea.", "Count to 10."]
 ANSWER = 24
@@ -32,12 +28,12 @@ class Source:
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+def source(real_model: Path) -> Source:
     """SmolLM2-135M-Instruct, fetched as the quickstart does; RUNNER_REAL_MODEL names one there."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = fetched(tmp_path_factory.mktemp("fetched"))
+    folder = real_model
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     ids = tokenizer(held_out())["input_ids"]
@@ -76,15 +72,6 @@ def llama(source: Source, tmp_path: Path) -> Callable[[str], Any]:
         )
 
     return open_kind
-
-
-def fetched(folder: Path) -> Path:
-    if there := os.environ.get("RUNNER_REAL_MODEL"):
-        return Path(there)
-    (folder / "only.yaml").write_text(RECIPE, encoding="utf-8")
-    command = [sys.executable, "-m", "runner", "run", "only.yaml", f"store.path={folder / 'store'}"]
-    subprocess.run(command, cwd=folder, check=True)
-    return next((folder / "store").rglob("config.json")).parent
 
 
 def held_out() -> str:

@@ -1,7 +1,6 @@
 """GPTQ and torchao on the real model of the quickstart, held against their libraries."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -36,16 +35,9 @@ print("FOUND" + json.dumps(text))
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory):
-    """The folder of SmolLM2-135M-Instruct, as the runner fetches it."""
-    folder = tmp_path_factory.mktemp("real")
-    (folder / "r.yaml").write_text("defaults: [{/fetch: smollm2-135m}, _self_]\nsteps: [fetch]\n")
-    env = {**os.environ, "RUNNER_STORE": str(folder / "store")}
-    env.pop("HF_HUB_OFFLINE", None)
-    command = [sys.executable, "-m", "runner", "run", "r.yaml"]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return next(folder.glob("store/entries/*/product/files/config.json")).parent
+def real(real_model):
+    """The real model."""
+    return real_model
 
 
 @pytest.fixture(scope="module")

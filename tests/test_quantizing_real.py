@@ -33,18 +33,9 @@ print(json.dumps(answer(model, json.loads(sys.argv[2]), int(sys.argv[4]))))
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model of the quickstart."""
-    folder = tmp_path_factory.mktemp("real")
-    recipe = "defaults: [{/fetch: smollm2-135m}, _self_]\nsteps: [fetch]\n"
-    (folder / "r.yaml").write_text(recipe)
-    env = {**os.environ, "RUNNER_STORE": str(folder / "store")}
-    env.pop("HF_HUB_OFFLINE", None)
-    command = [sys.executable, "-m", "runner", "run", "r.yaml"]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (config,) = folder.glob("store/entries/*/product/files/config.json")
-    return config.parent
+def whole(real_model: Path) -> Path:
+    """The real model."""
+    return real_model
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,5 @@
 """Each form of the real model, saved, and opened by transformers or peft alone."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,17 +14,9 @@ pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the model, through the runner itself."""
-    place = tmp_path_factory.mktemp("real")
-    (place / "r.yaml").write_text("defaults: [{/fetch: smollm2-135m}, _self_]\nsteps: [fetch]\n")
-    env = {**os.environ, "RUNNER_STORE": str(place / "store")}
-    env.pop("HF_HUB_OFFLINE", None)
-    command = [sys.executable, "-m", "runner", "run", "r.yaml"]
-    done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (model,) = place.glob("store/entries/*/product/files/config.json")
-    return model.parent
+def folder(real_model: Path) -> Path:
+    """The real model."""
+    return real_model
 
 
 def opened(folder: Path) -> Model:

@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +16,12 @@ from runner.stages import adapt, load
 pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(900)]
 
 ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
-RECIPE = "defaults: [/fetch: smollm2-135m, _self_]\nname: only\nsteps: [fetch]\n"
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """SmolLM2-135M-Instruct, fetched as the quickstart does; RUNNER_REAL_MODEL names one there."""
-    if there := os.environ.get("RUNNER_REAL_MODEL"):
-        return Files(Path(there))
-    folder = tmp_path_factory.mktemp("fetched")
-    (folder / "only.yaml").write_text(RECIPE, encoding="utf-8")
-    command = [sys.executable, "-m", "runner", "run", "only.yaml", f"store.path={folder / 'store'}"]
-    subprocess.run(command, cwd=folder, check=True)
-    return Files(next((folder / "store").rglob("config.json")).parent)
+def files(real_model: Path) -> Files:
+    """The real model."""
+    return Files(real_model)
 
 
 def pairs(path: Path, tokenizer: Any) -> list[dict[str, list[int]]]:
