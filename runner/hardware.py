@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+import re
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-BUSY = 0.5
-"""Load per core (over the last minute) from which a machine counts as busy."""
+BUSY_LOAD, BUSY_SHARE = 0.5, 25.0
+"""From what a machine counts as busy: load per core over the last minute; percent of the last ten
+seconds in which something waited for a core."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+PRESSURE = "/proc/pressure/cpu"
 LARGE = 1 << 30
 
 
@@ -200,7 +203,15 @@ def memory() -> dict[str, int]:
 
 
 def _is_busy() -> bool:
-    return os.getloadavg()[0] > BUSY * cores()
+    """By what waits for a core; by the load where Linux does not tell, which forgets slowly."""
+    try:
+        with open(PRESSURE, encoding="ascii") as file:
+            waiting = re.search(r"some avg10=([\d.]+)", file.read())
+    except OSError:
+        waiting = None
+    if waiting:
+        return float(waiting[1]) > BUSY_SHARE
+    return os.getloadavg()[0] > BUSY_LOAD * cores()
 
 
 def _keep_freed_memory() -> None:

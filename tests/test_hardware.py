@@ -1,6 +1,7 @@
 """What is asked of the machine."""
 
 import ctypes
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -79,3 +80,31 @@ def test_without_the_drivers_library_all_of_a_gpu_counts(monkeypatch):
     monkeypatch.setattr(hardware, "gpus", lambda: (hardware.Gpu("a GPU", 80 << 30, (9, 0)),))
     monkeypatch.setattr(ctypes, "CDLL", missing)
     assert hardware.free_memory("cuda") == 80 << 30
+
+
+@pytest.mark.parametrize(("waiting", "policy"), [("3.20", None), ("98.72", "PASSIVE")])
+def test_threads_sleep_only_where_something_waits_for_a_core_now(
+    waiting, policy, tmp_path, monkeypatch
+):
+    pressure = tmp_path / "cpu"
+    pressure.write_text(f"some avg10={waiting} avg60=98.67 avg300=90.75 total=1\n")
+    monkeypatch.setattr(hardware, "PRESSURE", str(pressure))
+    _unset_threads(monkeypatch)
+    hardware.prepare()
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
+
+
+@pytest.mark.parametrize(("load", "policy"), [(0.4, None), (0.6, "PASSIVE")])
+def test_without_linuxs_word_the_load_is_asked(load, policy, tmp_path, monkeypatch):
+    monkeypatch.setattr(hardware, "PRESSURE", str(tmp_path / "absent"))
+    monkeypatch.setattr(os, "getloadavg", lambda: (load * hardware.cores(), 0, 0))
+    _unset_threads(monkeypatch)
+    hardware.prepare()
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
+
+
+def _unset_threads(monkeypatch):
+    """As it is before anybody has chosen, and again after the test."""
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from runner import files, products
+from runner import files, hardware, products
 from runner.quantizing import shapes
 from runner.quantizing.work import Work
 
@@ -44,6 +44,13 @@ def _empty(folder: Path) -> Path:
 
 
 def _make(work: Work, source: Path) -> None:
+    saved = _saved(work, source)
+    hardware.release_memory()  # the model's, before its weights are read again
+    _take(saved, source, work.target)
+
+
+def _saved(work: Work, source: Path) -> Path:
+    """The folder that gptqmodel writes."""
     from gptqmodel import GPTQModel
 
     model = GPTQModel.load(str(source), _config(work), trust_remote_code=False)
@@ -57,7 +64,7 @@ def _make(work: Work, source: Path) -> None:
     )
     saved = _empty(work.scratch / "saved")
     model.save(str(saved))
-    _take(saved, source, work.target)
+    return saved
 
 
 def _config(work: Work) -> Any:
