@@ -12,7 +12,7 @@ from runner.execute import product
 from runner.origins import short
 from runner.plan import Planned, Verdict, plan
 from runner.report import folder as folders
-from runner.run import store_of
+from runner.running import store_of
 from runner.stages import known
 
 
