@@ -103,9 +103,8 @@ def _run(words: Sequence[str]) -> int:
         from runner import cli_sweep
 
         return cli_sweep.sweep([word for word in words if word not in ("-m", "--multirun")])
-    from runner import hardware, running
-    from runner.report import terminal
-    from runner.scoring.gates import Unmet
+    from runner import api, running
+    from runner.run_folder import RunFolder
 
     begun = time.monotonic()
     parser = _parser("run", "Run a recipe; finished steps are reused.")
@@ -115,18 +114,8 @@ def _run(words: Sequence[str]) -> int:
     for name, text in (("quiet", "say nothing but errors"), ("json", "a line for every event")):
         form.add_argument(f"--{name}", action="store_const", const=name, dest="form", help=text)
     given, planned, store = _prepared(parser, words)
-    unmet: Unmet | None = None
-    with terminal.own_stdout() as stream:
-        try:
-            with terminal.screen(planned, stream, given.form) as tell:
-                outcomes = running.carry_out(planned, store, tell, given.runs, ["run", *words])
-        except Unmet as error:  # all was done, so what came out is shown first
-            unmet, outcomes = error, error.outcomes
-        seconds, peak = time.monotonic() - begun, hardware.peak_memory()
-        for line in () if given.form else terminal.summary(outcomes, seconds, peak):
-            print(line, file=stream)
-    if unmet:
-        raise unmet
+    running.insist_on_room(planned, store)
+    api.carry_out_shown(RunFolder(planned, given.runs, ["run", *words]), store, given.form, begun)
     return 0
 
 
