@@ -103,9 +103,8 @@ def _run(words: Sequence[str]) -> int:
         from runner import cli_sweep
 
         return cli_sweep.sweep([word for word in words if word not in ("-m", "--multirun")])
-    from runner import hardware, run
-    from runner.report import terminal
-    from runner.scoring.gates import Unmet
+    from runner import api, running
+    from runner.run_folder import RunFolder
 
     begun = time.monotonic()
     parser = _parser("run", "Run a recipe; finished steps are reused.")
@@ -115,24 +114,14 @@ def _run(words: Sequence[str]) -> int:
     for name, text in (("quiet", "say nothing but errors"), ("json", "a line for every event")):
         form.add_argument(f"--{name}", action="store_const", const=name, dest="form", help=text)
     given, planned, store = _prepared(parser, words)
-    unmet: Unmet | None = None
-    with terminal.own_stdout() as stream:
-        try:
-            with terminal.screen(planned, stream, given.form) as tell:
-                outcomes = run.carry_out(planned, store, tell, given.runs, ["run", *words])
-        except Unmet as error:  # all was done, so what came out is shown first
-            unmet, outcomes = error, error.outcomes
-        seconds, peak = time.monotonic() - begun, hardware.peak_memory()
-        for line in () if given.form else terminal.summary(outcomes, seconds, peak):
-            print(line, file=stream)
-    if unmet:
-        raise unmet
+    running.insist_on_room(planned, store)
+    api.carry_out_shown(RunFolder(planned, given.runs, ["run", *words]), store, given.form, begun)
     return 0
 
 
 def _prepared(parser: "ArgumentParser", words: Sequence[str]) -> "tuple[Namespace, Plan, Store]":
     """Parse the words of `run` or `plan`, and plan."""
-    from runner import run
+    from runner import running
 
     parser.add_argument("--locked", action="store_true", help="only as the lock file says")
     parser.add_argument("--offline", action="store_true", help="use no network at all")
@@ -148,7 +137,7 @@ def _prepared(parser: "ArgumentParser", words: Sequence[str]) -> "tuple[Namespac
         parser.error("the following arguments are required: recipe")
     if given.offline or given.bundle:
         network.forbid()
-    planned, store = run.prepare(
+    planned, store = running.prepare(
         given.recipe,
         given.overrides,
         given.fresh,
@@ -211,11 +200,11 @@ def _show(words: Sequence[str]) -> int:
 
 def _show_rows(name: str, words: Sequence[str], count: int) -> int:
     """The audit and the first rows of a step that gave a dataset."""
-    from runner import run
+    from runner import running
     from runner.report import rows
 
     step, overrides = (words[0], words[1:]) if words else ("process", [])
-    planned, store = run.prepare(name, overrides)
+    planned, store = running.prepare(name, overrides)
     found = next((p for p in planned.steps if p.step.name == step), None)
     if found is None or found.step.stage.GIVES != "dataset":
         names = [p.step.name for p in planned.steps if p.step.stage.GIVES == "dataset"]
@@ -254,7 +243,7 @@ def _show_recipe(name: str, overrides: Sequence[str], stages: "Mapping[str, Stag
 def _why(words: Sequence[str]) -> int:
     from argparse import ArgumentParser
 
-    from runner import run
+    from runner import running
     from runner.plan import differences
 
     parser = ArgumentParser("runner why", description="All that differs from the last time.")
@@ -262,7 +251,7 @@ def _why(words: Sequence[str]) -> int:
     parser.add_argument("step", help="one of its steps")
     parser.add_argument("overrides", nargs="*", help="adapt.rank=16, quantize=int8, ~before")
     given = parser.parse_intermixed_args(words)
-    planned, store = run.prepare(given.recipe, given.overrides)
+    planned, store = running.prepare(given.recipe, given.overrides)
     names = [each.step.name for each in planned.steps]
     if given.step not in names:
         guess = did_you_mean(given.step, names) or f"The steps are: {listing(names)}."

@@ -89,10 +89,10 @@ def _typed(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _model(given: "Namespace") -> "Model":
-    from runner import hardware, results, run
+    from runner import hardware, results, running
     from runner.report import folder
 
-    for name, value in run.QUIET.items():
+    for name, value in running.QUIET.items():
         os.environ.setdefault(name, value)
     hardware.prepare()
     there = folder.find(given.run, given.runs)

@@ -120,11 +120,7 @@ def _row(run: "Run") -> dict[str, Any]:
         "steps_run": run.worked,
         "reused": len(run.keys) - run.worked,
         "seconds": round(run.seconds, 1),
-        "scores": {
-            step.name: {name: value for name, value in step.facts.items() if name != "samples"}
-            for step in run.steps
-            if step.gives == "scores" and step.facts
-        },
+        "scores": run.scores,
     }
 
 

@@ -71,17 +71,17 @@ def _readable(recipe: "Recipe") -> "Lock | None":
 def bundle(words: Sequence[str]) -> int:
     """Fetch all that a recipe needs and write it into one folder."""
     from runner import bundle as bundles
-    from runner import files, run
+    from runner import files, running
     from runner.report import terminal
 
     parser = _parser("bundle", "Write all that a recipe fetches into a folder, for other machines.")
     parser.add_argument("--to", required=True, type=Path, metavar="FOLDER", help="where to")
     given = parser.parse_intermixed_args(words)
-    planned, store = run.prepare(given.recipe, given.overrides)
+    planned, store = running.prepare(given.recipe, given.overrides)
     fetching = bundles.sources(planned)
     with terminal.own_stdout() as stream:
         with terminal.screen(fetching, stream) as tell:
-            run.carry_out(fetching, store, tell, Path("runs"))
+            running.carry_out(fetching, store, tell, Path("runs"))
         bundles.write(planned, store, given.to)
         size = files.human_bytes(files.size_below(given.to))
         print(f"{given.to}: {len(fetching.steps)} sources, {size}. There:", file=stream)

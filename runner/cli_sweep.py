@@ -90,7 +90,7 @@ def _time(seconds: float) -> str:
 
 
 def _carry_out(sweeping: "Sweeping") -> int:
-    from runner import run
+    from runner import surroundings
     from runner.errors import Stopped
     from runner.origins import short
     from runner.report import sweeping as screens
@@ -104,7 +104,7 @@ def _carry_out(sweeping: "Sweeping") -> int:
     print(f"  {len(entries)} of them done", flush=True)
     try:
         with (
-            run.signals() as stop_signal,
+            surroundings.signals() as stop_signal,
             screens.screen(manifest, standing.names(manifest, entries), sys.stdout) as tell,
         ):
             failed = start.carry_out(sweeping, entries, tell, stop_signal)

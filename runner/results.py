@@ -1,6 +1,6 @@
 """What a run has made, read back from the store."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,33 @@ from runner.errors import Problem, RecipeError
 from runner.events import Event, Noted
 from runner.execute import product
 from runner.origins import short
-from runner.plan import Planned, Verdict, plan
+from runner.plan import Plan, Planned, Verdict, plan
 from runner.report import folder as folders
-from runner.run import store_of
+from runner.running import store_of
 from runner.stages import known
+from runner.store import Store
 
 
 def model_of(run: Path, note: Callable[[str], None]) -> Any:
-    """The last model that a run has made; RecipeError where the store has it no more.
+    """The last model that a run has made; RecipeError where the store has it no more."""
+    planned, store, done = _planned(run)
+    made = [p for p in planned.steps if p.step.stage.GIVES == "model" and p.step.name in done]
+    if not made:
+        raise RecipeError([Problem(short(run), "this run has made no model.")])
+    return _product(run, planned, store, done, made[-1].step.name, note)
+
+
+def product_of(run: Path, name: str, note: Callable[[str], None] = lambda _: None) -> Any:
+    """What a step of a run has made; RecipeError where the store has it no more."""
+    planned, store, done = _planned(run)
+    if name not in done:
+        command = f"runner run {short(run / folders.RECIPE)}"
+        raise RecipeError([Problem(short(run), f"{name} was not done.", "Go on:", command)])
+    return _product(run, planned, store, done, name, note)
+
+
+def _planned(run: Path) -> tuple[Plan, Store, Mapping[str, Any]]:
+    """The plan of a run's recipe now, the store, and what the record says of each step done.
 
     What the run's recipe fetched stands for what the run has recorded of it, and nothing is asked
     of the network for that.
@@ -26,18 +45,24 @@ def model_of(run: Path, note: Callable[[str], None]) -> Any:
     record = files.read_json(run / folders.RECORD) or {}
     store = store_of(recipe)
     planned = plan(recipe, store, (), record.get("sources", {}))
-    done = record.get("steps", {})
-    made = [p for p in planned.steps if p.step.stage.GIVES == "model" and p.step.name in done]
-    if not made:
-        raise RecipeError([Problem(short(run), "this run has made no model.")])
-    last = made[-1]
-    _check(run, last, str(done[last.step.name]["key"]))
+    return planned, store, record.get("steps", {})
+
+
+def _product(
+    run: Path,
+    planned: Plan,
+    store: Store,
+    done: Mapping[str, Any],
+    name: str,
+    note: Callable[[str], None],
+) -> Any:
+    _check(run, planned.step(name), str(done[name]["key"]))
 
     def tell(event: Event) -> None:
         if isinstance(event, Noted):
             note(event.text)
 
-    return product(planned, store, last.step.name, tell)
+    return product(planned, store, name, tell)
 
 
 def _check(run: Path, last: Planned, key: str) -> None:

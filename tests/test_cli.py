@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from runner import __version__, cli, places, run
+from runner import __version__, cli, places, running
 from runner.errors import StepError
 from runner.events import Finished, Measured, Noted, Outcome, Progressed, Started
 from runner.plan import Verdict
@@ -66,7 +66,7 @@ def loaded(modules, *words):
 
 
 def keys(recipe, *overrides):
-    return {each.step.name: each.key for each in run.prepare(recipe, overrides)[0].steps}
+    return {each.step.name: each.key for each in running.prepare(recipe, overrides)[0].steps}
 
 
 def test_the_version_is_one_line(capsys):
@@ -173,7 +173,7 @@ def test_list_names_the_recipes_of_the_working_directory(capsys):
 def test_plan_prints_a_line_for_every_step(capsys):
     assert cli.main(["plan", "quickstart"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    names = [step.step.name for step in run.prepare("quickstart", [])[0].steps]
+    names = [step.step.name for step in running.prepare("quickstart", [])[0].steps]
     assert [line.split()[0] for line in lines[:-1]] == names
     assert lines[0] == "fetch.model  run     not done before"
     total = f"{len(names)} of {len(names)} steps to run"
@@ -183,7 +183,7 @@ def test_plan_prints_a_line_for_every_step(capsys):
 def test_plan_for_programs_parses(capsys):
     assert cli.main(["plan", "quickstart", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    planned, _ = run.prepare("quickstart", [])
+    planned, _ = running.prepare("quickstart", [])
     assert rows == [
         {"step": p.step.name, "key": p.key, "verdict": "run", "reason": "not done before"}
         for p in planned.steps
@@ -339,7 +339,7 @@ def happenings(planned):
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_the_live_table_shows_every_step_and_its_state(width, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))
-    planned, _ = run.prepare("quickstart", [])
+    planned, _ = running.prepare("quickstart", [])
     stream = io.StringIO()
     with live(planned, stream) as tell:
         for event in happenings(planned):
@@ -358,7 +358,7 @@ def test_the_live_table_is_drawn_on_a_real_terminal(width, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", str(width))
-    planned, _ = run.prepare("quickstart", [])
+    planned, _ = running.prepare("quickstart", [])
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     read: list[bytes] = []
@@ -388,7 +388,7 @@ def drain(master, read):
 
 
 def test_plain_lines_say_every_step_and_note():
-    planned, _ = run.prepare("quickstart", [])
+    planned, _ = running.prepare("quickstart", [])
     stream = io.StringIO()
     lines = Lines(planned, stream)
     for event in happenings(planned):

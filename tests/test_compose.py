@@ -8,7 +8,7 @@ import pytest
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 
-from runner import run
+from runner import running
 from runner.compose import compose
 from runner.errors import RecipeError
 from runner.stages import known
@@ -60,7 +60,7 @@ def problems(text, *overrides):
 
 def keys(text, *overrides):
     write("r.yaml", text)
-    planned, _ = run.prepare("r", overrides)
+    planned, _ = running.prepare("r", overrides)
     return {each.step.name: each.key for each in planned.steps}
 
 
@@ -643,7 +643,7 @@ def test_a_moved_recipe_keeps_its_keys(here, monkeypatch):
     before = keys(BODY)
     for path in ("elsewhere/weights/model.txt", "elsewhere/rows.jsonl", "elsewhere/r.yaml"):
         write(path, (here / path.removeprefix("elsewhere/")).read_text())
-    planned, _ = run.prepare("elsewhere/r.yaml", [])
+    planned, _ = running.prepare("elsewhere/r.yaml", [])
     assert {each.step.name: each.key for each in planned.steps} == before
 
 

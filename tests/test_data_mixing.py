@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import make_data
 
-from runner import files, run
+from runner import files, running
 from runner.checkpoint import Checkpoints
 from runner.data import rows
 from runner.data.mixing import Mixture, Position, Source, draws
@@ -243,7 +243,7 @@ def recipe(tiny_model, tmp_path, monkeypatch) -> dict[str, Any]:
 def carried_out(recipe: dict[str, Any], *overrides: str) -> tuple[list[str], Any]:
     """The notes of a run and the record of its process step."""
     Path("mine.yaml").write_text(json.dumps(recipe))
-    planned, store = run.prepare("mine.yaml", overrides)
+    planned, store = running.prepare("mine.yaml", overrides)
     heard: list[Any] = []
     outcomes = execute(planned, store, heard.append, lambda: None)
     notes = [event.text for event in heard if isinstance(event, Noted)]
@@ -297,7 +297,7 @@ def test_wrong_sources_and_weights_are_found_before_any_work(recipe, change, fac
     recipe["process"] |= change
     Path("mine.yaml").write_text(json.dumps(recipe))
     with pytest.raises(RecipeError) as caught:
-        run.prepare("mine.yaml", [])
+        running.prepare("mine.yaml", [])
     assert fact in str(caught.value)
     assert str(caught.value).startswith("mine.yaml:1: ")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runner import cli, drafting, places, run
+from runner import cli, drafting, places, running
 from runner.compose import compose
 from runner.copying import copy
 from runner.drafting import Wish, make
@@ -45,7 +45,7 @@ def here(tmp_path, monkeypatch):
 
 
 def keys(name):
-    return {each.step.name: each.key for each in run.prepare(name, [])[0].steps}
+    return {each.step.name: each.key for each in running.prepare(name, [])[0].steps}
 
 
 # copy

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fakes import borrower, recipe, source, step
 
-from runner import cli, hardware, run
+from runner import cli, hardware, running
 from runner.errors import StepError, Stopped, StoreError, page_of
 from runner.plan import plan
 from runner.report import causes, failure
@@ -42,7 +42,7 @@ def failed(monkeypatch, store, tmp_path):
         steps = step("s0", source("a")), second, step("s2", source("c"))
         planned = plan(recipe(*steps), store, fresh)
         with pytest.raises(type(error)) as raised:
-            run.carry_out(planned, store, lambda event: None, tmp_path / "runs", words)
+            running.carry_out(planned, store, lambda event: None, tmp_path / "runs", words)
         call.error = raised.value
         path = page_of(raised.value)
         return path.read_text() if path else None

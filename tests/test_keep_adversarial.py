@@ -242,7 +242,7 @@ import os, sys, time
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 from fakes import recipe, source, step
-from runner import hardware, run
+from runner import hardware, running
 from runner.plan import plan
 from runner.store import Store
 
@@ -256,7 +256,7 @@ store = Store(Path(sys.argv[1]) / "store")
 names = ("a", "b")[: int(os.environ["SOURCES"])]
 what = recipe(*(step(f"fetch.{n}", source(n, PARTS=True, fault=act)) for n in names))
 try:
-    run.carry_out(plan(what, store), store, lambda event: None, Path(sys.argv[1]) / "runs")
+    running.carry_out(plan(what, store), store, lambda event: None, Path(sys.argv[1]) / "runs")
 except KeyboardInterrupt:
     raise SystemExit(130)
 """

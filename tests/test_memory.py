@@ -213,15 +213,15 @@ def test_loading_what_does_not_fit_is_refused_before_a_weight_is_read(
 def test_a_run_is_refused_before_anything_is_fetched(tiny_model, tmp_path, monkeypatch):
     from tiny import make_recipe
 
-    from runner import run
+    from runner import running
 
     recipe = make_recipe(tmp_path, tiny_model)
     monkeypatch.chdir(tmp_path)
-    planned, store = run.prepare(str(recipe), ["load.dtype=float32"])
+    planned, store = running.prepare(str(recipe), ["load.dtype=float32"])
     room.check_memory(planned, store)
     monkeypatch.setattr(hardware, "free_memory", lambda name: 10**5)
     with pytest.raises(StepError, match="load: does not fit"):
-        run.carry_out(planned, store, lambda event: None, tmp_path / "runs")
+        running.carry_out(planned, store, lambda event: None, tmp_path / "runs")
     assert not list(store.root.glob("entries/*"))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from fakes import borrower, recipe, source, step
 
-from runner import hardware, run
+from runner import hardware, running
 from runner.errors import StepError, Stopped
 from runner.metrics import Metrics, current, read
 from runner.plan import plan
@@ -65,7 +65,7 @@ def carried_out(monkeypatch, store, tmp_path):
         given = [{}, {"text": "s0"}]
         what = recipe(*(step(f"s{n}", stage, given[n]) for n, stage in enumerate(stages)))
         try:
-            run.carry_out(plan(what, store), store, lambda event: None, tmp_path / runs)
+            running.carry_out(plan(what, store), store, lambda event: None, tmp_path / runs)
         finally:
             (found,) = (tmp_path / runs / what.name).iterdir()
             call.run = folders.read(found)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import make_data
 
-from runner import cli, files, products, run
+from runner import cli, files, products, running
 from runner.checkpoint import Checkpoints
 from runner.data import encode, leaking, rows, tables
 from runner.errors import StepError, Stopped
@@ -275,7 +275,7 @@ def recipe(tiny_model, tmp_path, monkeypatch) -> Path:
 
 def carried_out(*overrides: str) -> list[str]:
     """The notes of a run."""
-    planned, store = run.prepare("mine.yaml", overrides)
+    planned, store = running.prepare("mine.yaml", overrides)
     heard: list[Any] = []
     execute(planned, store, heard.append, lambda: None)
     return [event.text for event in heard if isinstance(event, Noted)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runner import run
+from runner import running
 from runner.errors import RecipeError
 
 ROOT = Path(__file__).parent.parent
@@ -32,13 +32,13 @@ def test_the_generated_parts_are_current():
 def test_the_mistakes_read_as_shown():
     overrides, expected = block("mistakes")
     with pytest.raises(RecipeError) as raised:
-        run.prepare("quickstart", overrides.split())
+        running.prepare("quickstart", overrides.split())
     assert str(raised.value) + "\n" == expected
 
 
 def test_the_plan_names_the_steps_of_the_quickstart():
     _, shown = block("plan")
-    planned, _ = run.prepare("quickstart", [])
+    planned, _ = running.prepare("quickstart", [])
     names = [planned.step.name for planned in planned.steps]
     assert [line.split()[0] for line in shown.splitlines()[:-1]] == names
 

@@ -14,7 +14,7 @@ import pytest
 from fakes import borrower, recipe, source, step
 from pages import make_run, measured, write_rows
 
-from runner import cli, hardware, run
+from runner import cli, hardware, running
 from runner.errors import RecipeError, StepError
 from runner.plan import plan
 from runner.report import curves, folder, html
@@ -265,7 +265,7 @@ def carried_out(monkeypatch, store, tmp_path):
         steps = (step(f"s{n}", stage, given[n]) for n, stage in enumerate(stages))
         planned = plan(recipe(*steps, name=name), store)
         try:
-            run.carry_out(planned, store, lambda e: said.append(str(e)), tmp_path / "runs")
+            running.carry_out(planned, store, lambda e: said.append(str(e)), tmp_path / "runs")
         finally:
             call.said = "\n".join(said)
             call.folder = max((tmp_path / "runs" / name).iterdir(), key=lambda path: path.name)

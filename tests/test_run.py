@@ -228,15 +228,15 @@ def test_two_runs_at_once_do_each_step_once(tiny_model, tmp_path):
 
 def test_the_room_that_steps_ask_for_is_what_they_take(tiny_model, tmp_path, monkeypatch):
     """On a tiny model, from what earlier steps have found out; headers make files a bit larger."""
-    from runner import files, room, run, upkeep
+    from runner import files, room, running, upkeep
 
     place = Place(tmp_path, tiny_model)
     place.run()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RUNNER_STORE", str(place.store))
-    done, store = run.prepare("tiny.yaml", [])
+    done, store = running.prepare("tiny.yaml", [])
     assert [found for _, found in room.rooms(done, store)] == [room.Room()] * STEPS
-    anew, _ = run.prepare("tiny.yaml", [], ["all"])
+    anew, _ = running.prepare("tiny.yaml", [], ["all"])
     asked = {planned.step.name: found for planned, found in room.rooms(anew, store)}
     taken = {p.step.name: upkeep.size_of(store.entry(p.key)) for p in done.steps}
     for name in ("fetch.model", "fetch.data"):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_stages import context, kept
 
-from runner import cli, products, run
+from runner import cli, products, running
 from runner.errors import StepError
 from runner.options import build, option
 from runner.scoring import gates, texts
@@ -396,7 +396,7 @@ def test_an_unmet_requirement_ends_the_run_after_all_is_kept_and_again(tmp_path)
     def outcome(**require: str) -> tuple[list[Verdict], str]:
         planned = plan(gated(require=require), store)
         try:
-            done = run.carry_out(planned, store, lambda event: None, tmp_path / "runs")
+            done = running.carry_out(planned, store, lambda event: None, tmp_path / "runs")
         except gates.Unmet as error:
             return [each.verdict for each in error.outcomes], str(error)
         return [each.verdict for each in done], ""

@@ -106,7 +106,7 @@ def test_a_failure_report_hides_them(tmp_path, capsys, monkeypatch):
     def fail(*_, **__):
         raise ValueError(f"bad answer for {TOKEN}")
 
-    monkeypatch.setattr("runner.run.prepare", fail)
+    monkeypatch.setattr("runner.running.prepare", fail)
     assert main(["plan", "quickstart"]) == 3
     assert TOKEN not in capsys.readouterr().err
     (report,) = (tmp_path / "runs").glob("failure-*.txt")
@@ -117,7 +117,7 @@ def test_a_failure_report_hides_them(tmp_path, capsys, monkeypatch):
 def test_what_a_step_prints_notes_and_records_is_hidden(tmp_path, monkeypatch, store):
     from fakes import recipe, source, step
 
-    from runner import hardware, run
+    from runner import hardware, running
     from runner.plan import plan
 
     def leak(context):
@@ -128,7 +128,7 @@ def test_what_a_step_prints_notes_and_records_is_hidden(tmp_path, monkeypatch, s
 
     monkeypatch.setattr(hardware, "prepare", lambda: "")
     what = recipe(step("only", source("only", fault=leak)))
-    run.carry_out(plan(what, store), store, lambda event: None, tmp_path / "runs")
+    running.carry_out(plan(what, store), store, lambda event: None, tmp_path / "runs")
     texts = {
         path.name: path.read_text()
         for path in [*tmp_path.rglob("*.txt"), *tmp_path.rglob("*.json*")]

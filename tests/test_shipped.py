@@ -10,7 +10,7 @@ from dataclasses import fields
 import pytest
 import yaml
 
-from runner import hardware, places, run
+from runner import hardware, places, running
 from runner.compose import compose
 from runner.quantizing import methods
 from runner.stages import known
@@ -89,7 +89,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def keys(*overrides, recipe="quickstart"):
-    planned, _ = run.prepare(recipe, overrides)
+    planned, _ = running.prepare(recipe, overrides)
     return {each.step.name: each.key for each in planned.steps}
 
 
@@ -120,7 +120,7 @@ def test_every_recipe_is_known_here():
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
 def test_every_recipe_is_composed_and_planned(recipe):
-    planned, _ = run.prepare(recipe, [])
+    planned, _ = running.prepare(recipe, [])
     assert planned.recipe.name == recipe
     assert len(planned.steps) == len(planned.work) > 0
 

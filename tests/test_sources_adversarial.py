@@ -597,12 +597,12 @@ def test_a_recipe_with_a_token_for_a_name_is_refused(anew, here):
 def test_what_a_step_measures_is_hidden_too(anew, tmp_path, monkeypatch, store):
     from fakes import recipe, source, step
 
-    from runner import run
+    from runner import running
     from runner.plan import plan
 
     monkeypatch.setattr(hardware, "prepare", lambda: "")
     what = recipe(step("only", source("only", fault=lambda c: c.metrics({"from": TOKEN}))))
-    run.carry_out(plan(what, store), store, lambda event: None, tmp_path / "runs")
+    running.carry_out(plan(what, store), store, lambda event: None, tmp_path / "runs")
     (path,) = (tmp_path / "runs").rglob("metrics.jsonl")
     assert TOKEN not in path.read_text()
     assert HIDDEN in path.read_text()

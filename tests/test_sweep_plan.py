@@ -7,7 +7,7 @@ from sweeping import manifest_of, write
 
 from runner import cli, places
 from runner.errors import RecipeError
-from runner.run import prepare as prepare_run
+from runner.running import prepare as prepare_run
 from runner.stages import known
 from runner.sweep import manifest as manifests
 from runner.sweep import standing, start

@@ -3,7 +3,7 @@
 import pytest
 from tiny import make_recipe
 
-from runner import hardware, room, run
+from runner import hardware, room, running
 from runner.errors import StepError
 from runner.stages import load
 from runner.training import claims
@@ -41,7 +41,7 @@ def test_a_training_that_does_not_fit_is_refused_before_it_begins(
     tiny_model, tmp_path, monkeypatch
 ):
     path = make_recipe(tmp_path, tiny_model, micro_batch_size=4, max_steps=1)
-    planned, store = run.prepare(str(path), ["process.max_length=4096"])
+    planned, store = running.prepare(str(path), ["process.max_length=4096"])
     room.check_memory(planned, store)
     monkeypatch.setattr(hardware, "free_memory", lambda name: 700_000_000)
     with pytest.raises(StepError, match="does not fit: it needs about") as raised:

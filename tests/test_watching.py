@@ -14,7 +14,7 @@ import pytest
 from fakes import borrower, recipe, source, step
 from pages import make_run
 
-from runner import cli, hardware, run
+from runner import cli, hardware, running
 from runner.errors import StepError
 from runner.lease import lease
 from runner.plan import plan
@@ -35,7 +35,9 @@ def carried_out(monkeypatch, store, tmp_path):
         steps = step("s0", source("a")), step("s1", stage, {"text": "s0"}), step("s2", source("c"))
         planned = plan(recipe(*steps), store)
         with suppress(StepError):
-            run.carry_out(planned, store, lambda event: None, tmp_path / "runs", ["run", "trial"])
+            running.carry_out(
+                planned, store, lambda event: None, tmp_path / "runs", ["run", "trial"]
+            )
 
     return call
 

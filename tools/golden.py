@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from runner import hardware, places, run
+from runner import hardware, places, running
 from runner.files import digest_json
 from runner.stages import STAGES
 
@@ -47,7 +47,7 @@ def keys(path: Path) -> dict[str, str]:
 
     The folder that save writes is part of its key, and lies where one stands.
     """
-    planned, _ = run.prepare(str(path), [])
+    planned, _ = running.prepare(str(path), [])
     return {p.step.name: p.key for p in planned.steps if p.step.stage_name != "save"}
 
 

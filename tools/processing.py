@@ -160,7 +160,7 @@ def _memory(process: int) -> int:
 
 def ours(model: Path, data: Path, place: Path, **given: object) -> bool:
     """A recipe of two steps, run by the engine; whether it read the rows."""
-    from runner import run
+    from runner import running
     from runner.execute import Noted
 
     settings = {"held_out": 0, "template": str(TEMPLATE), "audit": "warn", "workers": 2, **given}
@@ -170,9 +170,9 @@ def ours(model: Path, data: Path, place: Path, **given: object) -> bool:
         "process": settings,
     }
     (place / "recipe.yaml").write_text(json.dumps(recipe))
-    planned, store = run.prepare(str(place / "recipe.yaml"), [])
+    planned, store = running.prepare(str(place / "recipe.yaml"), [])
     notes: list[str] = []
-    run.carry_out(
+    running.carry_out(
         planned,
         store,
         lambda event: notes.append(event.text) if isinstance(event, Noted) else None,

@@ -12,7 +12,7 @@ from runner.errors import RunnerError, Stopped
 from runner.launch import Begun, Broke, Came, Failure, Made, Order, Said
 from runner.launch.seat import Seat, ended, environments
 from runner.lease import Watch
-from runner.run import TRACKERS
+from runner.running import TRACKERS
 from runner.sweep.manifest import Row
 from runner.sweep.settings import StopAfter
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import hardware
-from runner.run import QUIET, TRACKERS
+from runner.running import QUIET, TRACKERS
 from runner.secrets import mask
 from runner.sweep.manifest import Row
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.report import rows
-from runner.report.folder import Run, StepRow, presentable
+from runner.report.folder import Run, RunStep, presentable
 
 ROWS, TOKENS = 4, 1200
 """The most rows that are shown, and tokens of each."""
@@ -89,7 +89,7 @@ def _bars(counts: Mapping[str, int]) -> list[Bar]:
     return [Bar(name, count, round(100 * count / most, 1)) for name, count in counts.items()]
 
 
-def _shown(run: Run, step: StepRow) -> list[ShownRow]:
+def _shown(run: Run, step: RunStep) -> list[ShownRow]:
     """The first rows; none where the store no longer has them or their tokenizer."""
     product, decode = run.product(step.name), _decoder(run, step)
     if product is None or decode is None or not (product / "train.arrow").is_file():
@@ -119,7 +119,7 @@ def _shown_preference(row: Mapping[str, Any], decode: rows.Decode) -> ShownRow:
     return ShownRow(sum(len(ids) for _, ids in parts), left_out, shown)
 
 
-def _decoder(run: Run, step: StepRow) -> rows.Decode | None:
+def _decoder(run: Run, step: RunStep) -> rows.Decode | None:
     """The tokenizer that the step was given."""
     from runner.stages import known
 

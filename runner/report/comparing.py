@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from runner.files import human_bytes
-from runner.report.folder import RECIPE, Run, StepRow
+from runner.report.folder import RECIPE, Run, RunStep
 
 Flat = Mapping[str, Any]
 MACHINE = ("python", "platform", "cores", "gpus")
@@ -198,23 +198,23 @@ def _steps(before: Run, after: Run) -> Iterator[Change]:
             yield Change(name, "digest", was.get(name), now.get(name))
 
 
-def _digest(step: StepRow) -> str | None:
+def _digest(step: RunStep) -> str | None:
     return str(step.done["digest"]) if step.done else None
 
 
-def _figures(before: Run, after: Run, of: Callable[[StepRow], Flat]) -> Iterator[Change]:
+def _figures(before: Run, after: Run, of: Callable[[RunStep], Flat]) -> Iterator[Change]:
     """The figures of each step that are not the same."""
     was, now = ({step.name: of(step) for step in run.steps} for run in (before, after))
     for name in dict.fromkeys([*was, *now]):
         yield from _differences(name, was.get(name, {}), now.get(name, {}))
 
 
-def _scores(step: StepRow) -> Flat:
+def _scores(step: RunStep) -> Flat:
     found = step.facts if step.gives == "scores" else {}
     return dict(_flat({name: value for name, value in found.items() if name not in UNSAID}))
 
 
-def _sizes(step: StepRow) -> Flat:
+def _sizes(step: RunStep) -> Flat:
     return {name: value for name, value in step.facts.items() if name.startswith("bytes")}
 
 

@@ -1,13 +1,13 @@
-"""What a run's folder says of the run, for those who show it."""
+"""What a run's folder says of the run, for those who show it and those who ask in Python."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from runner import files, metrics
-from runner.errors import Problem, RecipeError
+from runner.errors import Problem, RecipeError, did_you_mean, listing
 from runner.lease import is_held
 from runner.metrics import Row
 from runner.secrets import masked
@@ -18,8 +18,11 @@ ALIVE = "running.lease"
 
 
 @dataclass(frozen=True)
-class StepRow:
-    """What became of one step: `said` is its verdict, or why it has none."""
+class RunStep:
+    """What became of one step: `said` is its verdict, or why it has none.
+
+    `done` is its row in the run's record; None where it was not done.
+    """
 
     name: str
     stage: str
@@ -28,11 +31,32 @@ class StepRow:
     said: str
     reason: str
     done: Mapping[str, Any] | None
+    run: "Run" = field(repr=False, compare=False)
+
+    @property
+    def verdict(self) -> str:
+        """`run`, `resume` or `reuse`; of a step that was not done, why it was not."""
+        return self.said
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """What the run's record says of it: key, digest, facts, versions; empty if not done."""
+        return self.done or {}
 
     @property
     def facts(self) -> Mapping[str, Any]:
         """The figures of its record; none where it was not done."""
         return self.done["facts"] if self.done else {}
+
+    @property
+    def seconds(self) -> float:
+        """How long it took in this run: next to nothing where it was reused."""
+        return float(self.record.get("seconds", 0.0))
+
+    @property
+    def metrics(self) -> list[Row]:
+        """What it has measured over time: a row for each training step, with `loss` and others."""
+        return self.run.metrics(self.name)
 
 
 @dataclass(frozen=True)
@@ -67,10 +91,27 @@ class Run:
         return text.removeprefix("ended by ") if self.ending in ("failed", "stopped") else ""
 
     @cached_property
-    def steps(self) -> tuple[StepRow, ...]:
+    def steps(self) -> tuple[RunStep, ...]:
         """Every step of the plan, in order."""
         planned = self.record.get("plan") or [{"step": name} for name in self._done]
         return tuple(map(self._step, planned))
+
+    def step(self, name: str) -> RunStep:
+        """The step of that name; RecipeError where there is none."""
+        names = [step.name for step in self.steps]
+        if name not in names:
+            guess = did_you_mean(name, names) or f"The steps are: {listing(names)}."
+            raise RecipeError([Problem("", f'the run has no step "{name}".', guess)])
+        return self.steps[names.index(name)]
+
+    @property
+    def scores(self) -> dict[str, dict[str, Any]]:
+        """By step, the figures of those that score: `{"evaluate": {"exact_match": {...}}}`."""
+        return {
+            step.name: {name: value for name, value in step.facts.items() if name != "samples"}
+            for step in self.steps
+            if step.gives == "scores" and step.facts
+        }
 
     @property
     def worked(self) -> int:
@@ -115,7 +156,7 @@ class Run:
     def _done(self) -> dict[str, Any]:
         return dict(self.record.get("steps", {}))
 
-    def _step(self, row: Mapping[str, Any]) -> StepRow:
+    def _step(self, row: Mapping[str, Any]) -> RunStep:
         name = row["step"]
         done = self._done.get(name)
         if done:
@@ -123,7 +164,7 @@ class Run:
         else:
             running = name in self.record.get("running", ())
             said, reason = (self.ending if running else "not reached"), row.get("reason", "")
-        return StepRow(
+        return RunStep(
             name=name,
             stage=row.get("stage", ""),
             gives=row.get("gives", ""),
@@ -131,6 +172,7 @@ class Run:
             said=said,
             reason=reason,
             done=done,
+            run=self,
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from runner import files
 from runner.report import audit, terminal
 from runner.report.curves import Curve, draw
-from runner.report.folder import LOG, RECIPE, REPORT, Run, StepRow, presentable, read
+from runner.report.folder import LOG, RECIPE, REPORT, Run, RunStep, presentable, read
 
 TEMPLATE = "run.html.jinja"
 LOG_LINES = 25
@@ -125,7 +125,7 @@ def questions(run: Run) -> list[Question]:
     ]
 
 
-def _rows(run: Run, step: StepRow) -> list[dict[str, Any]]:
+def _rows(run: Run, step: RunStep) -> list[dict[str, Any]]:
     """The first answers of a step, while the store has them."""
     folder, found = run.product(step.name), []
     if folder is None or not (folder / "rows.jsonl").is_file():

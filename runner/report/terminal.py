@@ -171,10 +171,22 @@ def _rows(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
 def own_stdout() -> Iterator[TextIO]:
     """A handle on the screen that stays when libraries' output is sent to the log."""
     sys.stdout.flush()
-    try:
-        handle = os.dup(sys.stdout.fileno())
-    except (OSError, ValueError):  # a notebook, or a test: it is no file that could be redirected
+    handle = _redirected(sys.stdout)
+    if handle is None:
         yield sys.stdout
         return
     with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as stream:
         yield stream
+
+
+def _redirected(stream: TextIO) -> int | None:
+    """Another handle on the file of a stream; None where the stream is what must be written to.
+
+    A notebook's stream has a file, which is the terminal of the notebook's server.
+    """
+    if stream is not sys.__stdout__:
+        return None
+    try:
+        return os.dup(stream.fileno())
+    except (OSError, ValueError):
+        return None

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from runner import files, metrics
 from runner.lease import is_held
-from runner.report.folder import ALIVE, LOG, Run, StepRow, presentable, read
+from runner.report.folder import ALIVE, LOG, Run, RunStep, presentable, read
 from runner.report.terminal import shown
 from runner.secrets import masked
 
@@ -80,7 +80,7 @@ def _seconds(run: Run) -> float:
     return time.time() - timegm(time.strptime(begun, "%Y-%m-%dT%H:%M:%SZ"))
 
 
-def _said(run: Run, step: StepRow) -> str:
+def _said(run: Run, step: RunStep) -> str:
     """Of a step that is done how long it took, of a running one its last figures."""
     if step.done:
         worked = step.done["verdict"] != "reuse"

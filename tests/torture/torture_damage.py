@@ -88,7 +88,7 @@ def test_damage_to_the_results_of_the_built_in_stages(tiny_model, tmp_path, monk
     """Planning reads the reference files of fetch and save: damage there must not end it."""
     from runner import cli
     from runner.errors import RunnerError
-    from runner.run import prepare
+    from runner.running import prepare
 
     begun = time.monotonic()
     place = Place(tmp_path / "place", tiny_model)

@@ -17,7 +17,7 @@ from fakes import FakeStage, carry_out, in_child, recipe, source, step, three_st
 from measure import first, row, size
 
 from runner import lease as leases
-from runner import run, upkeep
+from runner import running, upkeep
 from runner.errors import RunnerError
 from runner.files import remove
 from runner.plan import plan
@@ -199,12 +199,12 @@ def test_a_disk_that_is_really_full(runs_too, full, tmp_path):
         runs = (full if runs_too else tmp_path) / "runs"
 
         def go(store: Store = store, runs: Path = runs) -> dict[str, str]:
-            outcomes = run.carry_out(plan(large(), store), store, lambda event: None, runs)
+            outcomes = running.carry_out(plan(large(), store), store, lambda event: None, runs)
             return {o.planned.step.name: o.entry.digest for o in outcomes}
 
         tries += 1
         try:
-            with patch.object(run.hardware, "prepare", lambda: ""):
+            with patch.object(running.hardware, "prepare", lambda: ""):
                 go()
         except RunnerError as error:
             failed += 1
@@ -218,7 +218,7 @@ def test_a_disk_that_is_really_full(runs_too, full, tmp_path):
             wrong.append(f"{room} bytes: damaged {bad}")
         filler.unlink()
         try:
-            with patch.object(run.hardware, "prepare", lambda: ""):
+            with patch.object(running.hardware, "prepare", lambda: ""):
                 if go() != right:
                     wrong.append(f"{room} bytes: the next run makes other bytes")
         except Exception as error:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from measure import first, row
 
-from runner import hardware, places, run
+from runner import hardware, places, running
 from runner.compose import compose
 from runner.errors import RecipeError
 from runner.files import digest_json
@@ -43,14 +43,14 @@ def other(value, name):
 
 
 def keys(name, *overrides):
-    planned, _ = run.prepare(str(name), overrides)
+    planned, _ = running.prepare(str(name), overrides)
     return {each.step.name: each.key for each in planned.steps}
 
 
 def test_each_option_flips_its_key_or_does_not():
     begun, wrong, flips, still, by_override = time.monotonic(), [], 0, 0, 0
     for path in places.recipes():
-        planned, _ = run.prepare(path.stem, [])
+        planned, _ = running.prepare(path.stem, [])
         made = {each.step.name: each.key for each in planned.steps}
         for each in planned.steps:
             for f in fields(each.step.options):

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from fakes import borrower, carry_out, recipe, source, step, three_steps
 
 from runner import lease as leases
-from runner import run
+from runner import running
 from runner.errors import RunnerError
 from runner.plan import plan
 from runner.store import Store
@@ -53,7 +53,7 @@ def signalled(root: str, log: str, runs: str, pause: str) -> None:
     store = Store(Path(root))
     planned = plan(three_steps(Path(log), float(pause)), store)
     try:
-        outcomes = run.carry_out(planned, store, lambda event: None, Path(runs))
+        outcomes = running.carry_out(planned, store, lambda event: None, Path(runs))
     except RunnerError as error:
         sys.exit(error.exit_code)
     print(json.dumps({o.planned.step.name: o.entry.digest for o in outcomes}))
@@ -71,7 +71,7 @@ def chain(root: str, runs: str, rank: str, count: str) -> None:
             name=f"chain{rank}",
         )
         planned = plan(what, store)
-        outcomes = run.carry_out(planned, store, lambda event: None, Path(runs))
+        outcomes = running.carry_out(planned, store, lambda event: None, Path(runs))
         for outcome in outcomes if planned.work else ():
             print(json.dumps([outcome.planned.key, outcome.entry.digest]), flush=True)
 
