@@ -34,6 +34,7 @@ usage: runner COMMAND ...
   status SWEEP                 how far a sweep is
   best SWEEP                   its best job, and the command that saves it
   plan RECIPE [OVERRIDE ...]   say what run would do, and why
+  check RECIPE [OVERRIDE ...]  all that can be known to be wrong before any work; --json
   show RECIPE [OVERRIDE ...]   the composed recipe
   show STAGE                   a stage's options, defaults and what they mean
   show RECIPE STEP --rows N    what became of the data: figures, and rows with what is trained
@@ -370,6 +371,7 @@ def _report(command: str, error: Exception) -> str:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "run": _run,
     "plan": _plan,
+    "check": _of("cli_check", "check"),
     "show": _show,
     "why": _why,
     "lock": _of("cli_sources", "lock"),

@@ -31,6 +31,7 @@ from runner.errors import (
 from runner.events import Dropped, Event, Finished, Measured, Noted, Outcome, Started, Tell
 from runner.execute import execute
 from runner.lease import lease
+from runner.looking import insist as insist_on_sources
 from runner.origins import short
 from runner.plan import Plan, Verdict, plan
 from runner.recipe import Recipe
@@ -65,6 +66,18 @@ def prepare(
     or does not fit is a RecipeError. What a `bundle` carries is put into the store first.
     """
     recipe = compose(name, overrides, known())
+    return settle(recipe, name, fresh, locked=locked, bundle=bundle)
+
+
+def settle(
+    recipe: Recipe,
+    name: str,
+    fresh: Collection[str] = (),
+    *,
+    locked: bool = False,
+    bundle: Path | None = None,
+) -> tuple[Plan, Store]:
+    """Plan a composed recipe, called by that name, likewise."""
     store, lock = store_of(recipe), locks.read(recipe.path)
     steps, rows = _fresh_steps(recipe, fresh), locks.locked(lock)
     planned = plan(recipe, store, steps, rows)
@@ -209,6 +222,7 @@ def carry_out(
     room.outlook(planned, store).insist()
     room.check_leave(planned, store)
     room.check_memory(planned, store)
+    insist_on_sources(planned, store)
     if planned.lock:
         upkeep.keep_for_lock(store, planned.lock, [each.key for each in planned.steps])
     folder = RunFolder(planned, root, words)
