@@ -161,22 +161,21 @@ def _prepared(parser: "ArgumentParser", words: Sequence[str]) -> "tuple[Namespac
 
 def _plan(words: Sequence[str]) -> int:
     from runner import room
+    from runner.forecast import forecasts
     from runner.report import terminal
 
     parser = _parser("plan", "Say what run would do, and why.")
     parser.add_argument("--json", action="store_true", help="for programs")
     given, planned, store = _prepared(parser, words)
-    outlook = room.outlook(planned, store)
+    outlook, expected = room.outlook(planned, store), forecasts(planned, store)
     if given.json:
         import json
 
-        rows = [
-            {"step": p.step.name, "key": p.key, "verdict": str(p.verdict), "reason": p.reason}
-            for p in planned.steps
-        ]
-        print(json.dumps(rows, indent=1))
+        from runner.report.machine import plan_rows
+
+        print(json.dumps(plan_rows(planned, outlook, expected), indent=1))
     else:
-        print("\n".join(terminal.plan_table(planned, outlook.peak)))
+        print("\n".join(terminal.plan_table(planned, outlook.peak, expected)))
     outlook.insist()
     return 0
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -74,6 +74,8 @@ class Outlook:
 
     peak: int
     shortages: tuple[Problem, ...]
+    steps: Mapping[str, int] = field(default_factory=dict)
+    """What each step takes beside what is there: its result, and its draft while it works."""
 
     def insist(self) -> None:
         """StoreError where a step cannot have the room it takes, with the figures of all these."""
@@ -104,7 +106,8 @@ def outlook(
             shortages += _shortage(name, store.root, size)
         if room.outside:
             shortages += _shortage(name, *room.outside)
-    return Outlook(max((size for _, _, size in growth), default=0), tuple(shortages))
+    taken = {name: room.kept + room.work for name, room, _ in growth if room.kept or room.work}
+    return Outlook(max((size for _, _, size in growth), default=0), tuple(shortages), taken)
 
 
 def _growth(plan: Plan, found: Iterator[tuple[Planned, Room]]) -> Iterator[tuple[str, Room, int]]:
