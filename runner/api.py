@@ -38,7 +38,7 @@ def run(
     """
     begun, words = time.monotonic(), [str(recipe), *overrides]
     planned, store = _prepared(words, fresh, locked=locked)
-    running.insist_on_room(planned, store)
+    running.insist_on_means(planned, store)
     folder = RunFolder(planned, Path(runs), ["run", *words])
     if tell:
         running.carry_out_in(folder, store, tell)

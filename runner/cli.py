@@ -34,6 +34,7 @@ usage: runner COMMAND ...
   status SWEEP                 how far a sweep is
   best SWEEP                   its best job, and the command that saves it
   plan RECIPE [OVERRIDE ...]   say what run would do, and why
+  check RECIPE [OVERRIDE ...]  all that can be known to be wrong before any work; --json
   show RECIPE [OVERRIDE ...]   the composed recipe
   show STAGE                   a stage's options, defaults and what they mean
   show RECIPE STEP --rows N    what became of the data: figures, and rows with what is trained
@@ -114,7 +115,7 @@ def _run(words: Sequence[str]) -> int:
     for name, text in (("quiet", "say nothing but errors"), ("json", "a line for every event")):
         form.add_argument(f"--{name}", action="store_const", const=name, dest="form", help=text)
     given, planned, store = _prepared(parser, words)
-    running.insist_on_room(planned, store)
+    running.insist_on_means(planned, store)
     api.carry_out_shown(RunFolder(planned, given.runs, ["run", *words]), store, given.form, begun)
     return 0
 
@@ -149,22 +150,21 @@ def _prepared(parser: "ArgumentParser", words: Sequence[str]) -> "tuple[Namespac
 
 def _plan(words: Sequence[str]) -> int:
     from runner import room
+    from runner.forecast import forecasts
     from runner.report import terminal
 
     parser = _parser("plan", "Say what run would do, and why.")
     parser.add_argument("--json", action="store_true", help="for programs")
     given, planned, store = _prepared(parser, words)
-    outlook = room.outlook(planned, store)
+    outlook, expected = room.outlook(planned, store), forecasts(planned, store)
     if given.json:
         import json
 
-        rows = [
-            {"step": p.step.name, "key": p.key, "verdict": str(p.verdict), "reason": p.reason}
-            for p in planned.steps
-        ]
-        print(json.dumps(rows, indent=1))
+        from runner.report.machine import plan_rows
+
+        print(json.dumps(plan_rows(planned, outlook, expected), indent=1))
     else:
-        print("\n".join(terminal.plan_table(planned, outlook.peak)))
+        print("\n".join(terminal.plan_table(planned, outlook.peak, expected)))
     outlook.insist()
     return 0
 
@@ -359,6 +359,7 @@ def _report(command: str, error: Exception) -> str:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "run": _run,
     "plan": _plan,
+    "check": _of("cli_check", "check"),
     "show": _show,
     "why": _why,
     "lock": _of("cli_sources", "lock"),

@@ -35,7 +35,7 @@ complete -c runner -n 'test -z "$(runner complete (commandline -cp | string coll
 }
 """The script that asks `runner complete` in each shell."""
 
-TAKES_OVERRIDES = ("run", "plan", "show", "lock", "bundle", "sweep")
+TAKES_OVERRIDES = ("run", "plan", "check", "show", "lock", "bundle", "sweep")
 TAKES_RUN = ("report", "diff", "rm", "watch")
 
 

@@ -14,7 +14,12 @@ import errno
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runner.recipe import Recipe
 
 EXIT_OUR_FAULT = 3
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: run the same command again to go on
@@ -44,6 +49,22 @@ class Problem:
         return f"{first}\n  {self.command}" if self.command else first
 
 
+class Severity(StrEnum):
+    """How much a finding weighs: a run would fail, may not do what was meant, or is as expected."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a look at a recipe has found, before any work."""
+
+    severity: Severity
+    problem: Problem
+
+
 class RunnerError(Exception):
     """The root: whatever a user can cause and a message can cure."""
 
@@ -51,10 +72,13 @@ class RunnerError(Exception):
 
 
 class RecipeError(RunnerError):
-    """Everything that is wrong with a recipe, found before any work."""
+    """Everything that is wrong with a recipe, found before any work.
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(dict.fromkeys(problems))
+    `sound` is what remains of it without the steps that are at fault and those that build on them.
+    """
+
+    def __init__(self, problems: Iterable[Problem], sound: "Recipe | None" = None) -> None:
+        self.problems, self.sound = tuple(dict.fromkeys(problems)), sound
         super().__init__("\n".join(map(str, self.problems)))
 
 

@@ -87,11 +87,14 @@ class _Linking:
         self.written, self.stages, self.problems = written, stages, problems
         self.known, self.mappings = known, dict[str, dict[str, Any]]()
         self.steps: list[Step] = []
+        self.faulty: set[str] = set()
+        self.seed: int | None = None
 
     def recipe(self) -> Recipe:
         """The linked recipe, or RecipeError."""
         tops = {f.name for f in fields(Top)}
         top, faults = build(Top, {k: v for k, v in self.values.items() if k in tops})
+        self.seed = top.seed if top and "seed" in self.values else None
         self._report(faults)
         listed = self._listed()
         self._check_names(tops, listed)
@@ -101,7 +104,7 @@ class _Linking:
             self._add(name)
         self._check_kept(top)
         if self.problems:
-            raise RecipeError(self.problems)
+            raise RecipeError(self.problems, self._sound())
         top = self._anchored(top, ())
         kept = top.store if isinstance(top.store, Kept) else Kept(path=top.store)
         name = top.name or UNFIT.sub("-", self.path.stem)
@@ -125,6 +128,11 @@ class _Linking:
             keep=kept.keep,
             sweep=top.sweep,
         )
+
+    def _sound(self) -> Recipe:
+        """What can be looked at further where something is at fault."""
+        gone = self.faulty | {step.name for step in self.steps if step.options is None}
+        return Recipe(self.path.stem, self.path, tuple(self.steps), {}).without(gone)
 
     def _check_paths(self, top: Top | None, listed: list[str]) -> None:
         """The names of a recipe, its steps and parts become names of files."""
@@ -251,8 +259,11 @@ class _Linking:
         )
         inputs = self.known.inputs.get(same)
         if inputs is None or (found := self.known.steps.get((same, *self._givers(inputs)))) is None:
+            before = len(self.problems)
             step = self._linked(where, stage_name, given)
             found = step, {} if step.options is None else _as_mapping(step)
+            if len(self.problems) > before:
+                self.faulty.add(step.name)
             if not self.problems:
                 self.known.inputs[same] = step.inputs
                 self.known.steps[same, *self._givers(step.inputs)] = found
@@ -268,8 +279,8 @@ class _Linking:
         stage = self.stages[stage_name]
         roles = {role: given.pop(role) for role in stage.NEEDS if role in given}
         names = {f.name for f in fields(stage.Options)}
-        if "seed" in names and "seed" not in given and isinstance(self.values.get("seed"), int):
-            given["seed"] = self.values["seed"]
+        if "seed" in names and "seed" not in given and self.seed is not None:
+            given["seed"] = self.seed
         options, faults = build(stage.Options, given, where)
         also = tuple(stage.NEEDS)
         self._report(

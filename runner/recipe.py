@@ -1,7 +1,7 @@
 """A recipe as the engine sees it: steps in order, each with typed options and named inputs."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,17 @@ class Recipe:
             return True
         taken = {each for step in self.steps for names in step.inputs.values() for each in names}
         return name not in taken
+
+    def without(self, names: Collection[str]) -> "Recipe":
+        """The recipe without these steps and those that build on them."""
+        gone, kept = set(names), list[Step]()
+        for step in self.steps:
+            taken = {each for givers in step.inputs.values() for each in givers}
+            if step.name in gone or taken & gone:
+                gone.add(step.name)
+            else:
+                kept.append(step)
+        return replace(self, steps=tuple(kept))
 
     def step(self, name: str) -> Step:
         """The step of that name; KeyError where there is none."""

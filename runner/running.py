@@ -21,6 +21,7 @@ from runner.errors import (
 from runner.events import Event, Noted, Outcome, Tell
 from runner.execute import execute
 from runner.lease import lease
+from runner.looking import insist as insist_on_sources
 from runner.origins import short
 from runner.plan import Plan, plan
 from runner.recipe import Recipe
@@ -56,6 +57,18 @@ def prepare(
     or does not fit is a RecipeError. What a `bundle` carries is put into the store first.
     """
     recipe = compose(name, overrides, known())
+    return settle(recipe, name, fresh, locked=locked, bundle=bundle)
+
+
+def settle(
+    recipe: Recipe,
+    name: str,
+    fresh: Collection[str] = (),
+    *,
+    locked: bool = False,
+    bundle: Path | None = None,
+) -> tuple[Plan, Store]:
+    """Plan a composed recipe, called by that name, likewise."""
     store, lock = store_of(recipe), locks.read(recipe.path)
     steps, rows = _fresh_steps(recipe, fresh), locks.locked(lock)
     planned = plan(recipe, store, steps, rows)
@@ -109,15 +122,16 @@ def carry_out(
 
     Unmet, once all is done and kept, where a figure is not what a step requires.
     """
-    insist_on_room(planned, store)
+    insist_on_means(planned, store)
     return carry_out_in(RunFolder(planned, root, words), store, screen)
 
 
-def insist_on_room(planned: Plan, store: Store) -> None:
-    """StoreError or StepError where disk, memory or others would not let a plan come to its end."""
+def insist_on_means(planned: Plan, store: Store) -> None:
+    """StoreError or StepError where disk, memory, others or sources do not let a plan be done."""
     room.outlook(planned, store).insist()
     room.check_leave(planned, store)
     room.check_memory(planned, store)
+    insist_on_sources(planned, store)
 
 
 def carry_out_in(folder: RunFolder, store: Store, screen: Tell) -> list[Outcome]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runner.checkpoint import Checkpoints
-from runner.errors import Stopped
+from runner.errors import Finding, Stopped
 from runner.files import digest
 from runner.options import Fault
 
@@ -52,6 +52,15 @@ class Room:
              StepError for what only these tell
     leave    asks whether others let the step do its work (a Hub, for a push), likewise only where
              it runs, and before anything does; StepError where they do not
+    hints    what is no fault and may still be meant otherwise
+
+    For `runner check` alone, and only where the step would run:
+
+    reach    asks whether what the step brings can be had, for names and sizes alone, and gives
+             what later steps may reckon with; StepError where it cannot
+    there    gives the step's product where its files are on this machine as they are needed, in a
+             scratch folder; None where they would have to be brought or made first
+    look     tries the step on a few rows of such products, by role and step, in a scratch folder
     """
 
     kept: int = 0
@@ -60,6 +69,22 @@ class Room:
     gives: Facts = field(default_factory=dict)
     memory: "Callable[[], Claim | None] | None" = None
     leave: Callable[[], None] | None = None
+    hints: Sequence[Finding] = ()
+    reach: Callable[[], Facts] | None = None
+    there: Callable[[Path], Any] | None = None
+    look: "Callable[[Products, Path], Looked] | None" = None
+
+
+Products = Mapping[str, Mapping[str, Any]]
+"""Products by role, and in each role by the steps that give them; those that are here."""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a look at a few rows has found, and what later steps may reckon with because of it."""
+
+    findings: Sequence[Finding] = ()
+    facts: Facts = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -184,10 +184,18 @@ def test_plan_for_programs_parses(capsys):
     assert cli.main(["plan", "quickstart", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     planned, _ = running.prepare("quickstart", [])
-    assert rows == [
-        {"step": p.step.name, "key": p.key, "verdict": "run", "reason": "not done before"}
-        for p in planned.steps
+    assert [(row["step"], row["key"]) for row in rows] == [
+        (p.step.name, p.key) for p in planned.steps
     ]
+    names = ["step", "key", "verdict", "reason", "disk", "seconds", "memory", "like"]
+    assert all(list(row) == names for row in rows)
+    assert {row["reason"] for row in rows} == {"not done before"}
+    assert {row["seconds"] for row in rows} == {row["like"] for row in rows} == {None}
+    disk = {row["step"]: row["disk"] for row in rows}
+    assert (
+        disk["fetch.data"] == places.shipped("recipes").joinpath("data/dates.jsonl").stat().st_size
+    )
+    assert disk["fetch.model"] is None
 
 
 @pytest.mark.parametrize(
@@ -218,7 +226,7 @@ def test_plan_says_what_run_then_does():
     assert again[1] == "nothing to do"
     assert "light: 0 steps run, 1 reused, " in runner("run", "light").stdout
     fresh = runner("plan", "light", "--fresh", "fetch.data").stdout
-    assert fresh.startswith("fetch.data  run     asked for by --fresh\n")
+    assert fresh.startswith("fetch.data  run     asked for by --fresh (about ")
 
 
 def test_an_unknown_step_to_run_afresh_is_guessed(capsys):

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from runner import files, products
@@ -12,6 +13,22 @@ from runner.errors import StepError
 from runner.stage import Context
 
 Figures = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows as tokens: how, their figures, what reading told of them, and the tables."""
+
+    encoding: Encoding
+    figures: Figures
+    about: Mapping[str, Any]
+    train: Any
+    held_out: Any
+
+    def findings(self, most_truncated: float) -> Iterator[tuple[str, str]]:
+        """All that an audit finds."""
+        yield from of_template(self.encoding, self.figures)
+        yield from findings(self.figures, self.train, self.held_out, most_truncated)
 
 
 def total(figures: Iterable[Figures]) -> dict[str, Any]:

@@ -53,22 +53,22 @@ def configuration(origin: Mapping[str, Any]) -> Any | None:
     `origin` is what fetch says of the model: a `folder`, or a `repo` and a `commit`, of which
     config.json alone is fetched, into the user's Hub cache, where the rest will come too.
     """
-    from transformers import AutoConfig
-
     folder = Path(origin["folder"]) if origin.get("folder") else _fetched(origin)
     if folder is None or not (folder / "config.json").exists():
         return None
+    from transformers import AutoConfig
+
     with suppress(OSError, ValueError, KeyError):  # the step itself will say what is wrong
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return None
 
 
 def _fetched(origin: Mapping[str, Any]) -> Path | None:
+    if not (origin.get("repo") and origin.get("commit")):
+        return None
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    if not (origin.get("repo") and origin.get("commit")):
-        return None
     with suppress(OSError, HfHubHTTPError, ValueError):  # fetch itself will say what is wrong
         found = hf_hub_download(origin["repo"], "config.json", revision=origin["commit"])
         return Path(found).parent

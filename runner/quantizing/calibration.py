@@ -1,10 +1,10 @@
 """The rows that a method sees the model at work on."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from runner.errors import StepError
+from runner.errors import Finding, Problem, Severity, StepError
 from runner.products import COLUMNS, Dataset
 from runner.quantizing.settings import Calibration
 
@@ -40,6 +40,19 @@ def _ids(row: Mapping[str, Any]) -> list[int]:
     if "input_ids" in row:
         return list(row["input_ids"])
     return [*row["prompt_ids"], *row.get("chosen_ids", row.get("completion_ids", ()))]
+
+
+def hints(wanted: Calibration, dataset: Mapping[str, Any]) -> Iterator[Finding]:
+    """What can be known of the calibration before there are rows; `dataset` as far as is known."""
+    rows = min(wanted.rows, dataset.get("counts", {}).get("rows", wanted.rows))
+    most = rows * min(wanted.max_length, dataset.get("max_length", wanted.max_length))
+    if rows < USUAL_ROWS or most < USUAL_TOKENS:
+        fact = (
+            f"calibrates with at most {rows} rows of {most:,} tokens in all; usual are at least"
+            f" {USUAL_ROWS} rows and {USUAL_TOKENS:,} tokens."
+        )
+        change = "See calibration.rows and calibration.max_length: runner show quantize"
+        yield Finding(Severity.WARNING, Problem("", fact, command=change))
 
 
 def _warn(found: list[list[int]], note: Callable[[str], None]) -> None:

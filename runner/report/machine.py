@@ -2,9 +2,13 @@
 
 import json
 import time
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 from runner.events import Dropped, Event, Finished, Measured, Noted, Progressed, Started
+from runner.forecast import Forecast
+from runner.plan import Plan
+from runner.room import Outlook
 from runner.secrets import masked
 
 
@@ -18,6 +22,32 @@ class JsonLines:
         """Write what an event says."""
         row = {"event": type(event).__name__.lower(), "time": round(time.time(), 3), **said(event)}
         print(json.dumps(masked(row), ensure_ascii=False), file=self.stream, flush=True)
+
+
+def plan_rows(
+    plan: Plan, outlook: Outlook, expected: Mapping[str, Forecast]
+) -> list[dict[str, Any]]:
+    """A plan as JSON holds it; what is not known is null.
+
+    `seconds` and `memory` (bytes) are what the record of the key `like` says, `disk` the bytes
+    that the step takes while it works and leaves.
+    """
+    rows = []
+    for planned in plan.steps:
+        name, forecast = planned.step.name, expected.get(planned.step.name)
+        rows.append(
+            {
+                "step": name,
+                "key": planned.key,
+                "verdict": str(planned.verdict),
+                "reason": planned.reason,
+                "disk": outlook.steps.get(name),
+                "seconds": forecast.seconds if forecast else None,
+                "memory": forecast.memory if forecast else None,
+                "like": forecast.like if forecast else None,
+            }
+        )
+    return rows
 
 
 def said(event: Event) -> dict[str, Any]:

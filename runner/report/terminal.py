@@ -5,10 +5,12 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, TextIO
 
 from runner.events import Dropped, Event, Finished, Noted, Outcome, Progressed, Started, Tell
 from runner.files import human_bytes
+from runner.forecast import Forecast
 from runner.plan import Plan, Verdict
 
 LINE_EVERY = 10.0
@@ -89,15 +91,45 @@ def shown(figures: Mapping[str, Any]) -> str:
     return "  ".join(words)
 
 
-def plan_table(plan: Plan, room: int = 0) -> Iterator[str]:
-    """The plan as lines: step, verdict, reason; `room` is the disk that it takes, in bytes."""
+def plan_table(
+    plan: Plan, room: int = 0, expected: Mapping[str, Forecast] = MappingProxyType({})
+) -> Iterator[str]:
+    """The plan as lines: step, verdict, reason, and what earlier records let expect.
+
+    `room` is the disk that it takes, in bytes.
+    """
     width = max(len(planned.step.name) for planned in plan.steps)
     for planned in plan.steps:
-        yield f"{planned.step.name:<{width}}  {planned.verdict:<7} {planned.reason}"
+        told = _expected(expected.get(planned.step.name))
+        yield f"{planned.step.name:<{width}}  {planned.verdict:<7} {planned.reason}{told}"
     yield from plan.notes
     work = len(plan.work)
     disk = f", with at least {human_bytes(room)} of disk" if room else ""
-    yield f"{work} of {len(plan.steps)} steps to run{disk}" if work else "nothing to do"
+    done = f"{work} of {len(plan.steps)} steps to run{disk}{_in_all(work, expected)}"
+    yield done if work else "nothing to do"
+
+
+def _expected(forecast: Forecast | None) -> str:
+    """What a step took before."""
+    if forecast is None:
+        return ""
+    peak = f", {human_bytes(forecast.memory)} of memory" if forecast.memory else ""
+    return f" (about {duration(forecast.seconds)}{peak})"
+
+
+def _in_all(work: int, expected: Mapping[str, Forecast]) -> str:
+    """What the steps to run took before, and how many of them are known to."""
+    if not expected:
+        return ""
+    whose = "" if len(expected) == work else f" for {len(expected)} of them"
+    return f", about {duration(sum(each.seconds for each in expected.values()))}{whose}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `0.4 s`, `12 s`, `3.5 min`, `2.1 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def summary(outcomes: Sequence[Outcome], seconds: float, peak: int = 0) -> Iterator[str]:

@@ -59,6 +59,15 @@ def download(url: str, sha256: str, target: Path, context: Context) -> None:
     part.rename(target / _name(url))
 
 
+def reach(url: str) -> int:
+    """Bytes of the file, 0 where nobody says; StepError where it cannot be had. It is not read."""
+    network.needed_for(mask(url))
+    with _plain_errors(url):
+        source, _, size = _opened(url, 0)
+        source.close()
+        return size
+
+
 def sha256_of(url: str) -> str:
     """The sha256 of what is there now; every byte is read."""
     network.needed_for(mask(url))

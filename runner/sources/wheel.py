@@ -10,8 +10,12 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from runner import files, network
-from runner.errors import StepError
+from runner.errors import StepError, listing
 from runner.stage import Context
+
+AVAILABLE = "Available versions: "
+SHOWN = 8
+"""Versions that a message names at most."""
 
 
 def unpack(
@@ -36,6 +40,18 @@ def unpack(
                     context.progress(done, total, "bytes")
     archive.unlink()
     return found
+
+
+def reach(requirement: str) -> None:
+    """StepError where the package index does not have this version; nothing is downloaded."""
+    network.needed_for(requirement)
+    name, _, version = requirement.partition("==")
+    done = _asked(requirement, ["index", "versions", "--pre", name])
+    line = next((each for each in done.splitlines() if each.startswith(AVAILABLE)), "")
+    there = [each.strip() for each in line.removeprefix(AVAILABLE).split(",")]
+    if line and version not in there:
+        fact = f"the package index has no {requirement}; it has {listing(there[:SHOWN])}."
+        raise StepError(fact)
 
 
 def sha256_of(requirement: str) -> str:
@@ -80,8 +96,12 @@ def _download(requirement: str, folder: Path, context: Context) -> Path:
 
 
 def _pip(requirement: str, *words: str) -> str:
-    command = [sys.executable, "-m", "pip", *words, "--quiet", "--no-deps"]
-    command += ["--only-binary=:all:", "--disable-pip-version-check", requirement]
+    return _asked(requirement, [*words, "--quiet", "--no-deps", requirement])
+
+
+def _asked(requirement: str, words: Sequence[str]) -> str:
+    command = [sys.executable, "-m", "pip", *words]
+    command += ["--only-binary=:all:", "--disable-pip-version-check"]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]

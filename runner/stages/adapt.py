@@ -59,8 +59,12 @@ def resolve(options: Options, locked: Facts) -> Options:
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
     """What is trained, with AdamW's two averages in every checkpoint; and the memory of a step.
 
-    StepError where a layer that is named is not among the model's, if its config is known by now.
+    StepError where a layer that is named is not among the model's, if its config is known by now,
+    or where the rows are known not to be ones that the objective learns from.
     """
+    from runner.training import objectives
+
+    objectives.insist(options, inputs["dataset"].get("reading", {}).get("kind"))
     room = sizes.room(options, inputs["model"])
     return replace(room, memory=partial(_claim, options, inputs["model"], inputs["dataset"]))
 

@@ -4,6 +4,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -145,10 +146,56 @@ def pins(options: Options, *, find: bool) -> Facts:
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
     """A copy of local files; of others the size is known once they are there."""
     if options.path is None:
-        return Room(gives={"origin": {"repo": options.repo, "commit": options.commit}})
-    there = files.size_below(options.path)
+        there = partial(_in_cache, options) if options.repo else None
+        brought = {"origin": {"repo": options.repo, "commit": options.commit}}
+        return Room(gives=brought, reach=partial(_reach, options), there=there)
+    size = files.size_below(options.path)
     origin = {"folder": str(options.path)}
-    return Room(kept=there, gives={"bytes": there, "origin": origin} | _config(options.path))
+    gives = {"bytes": size, "origin": origin} | _config(options.path)
+    return Room(kept=size, gives=gives, there=partial(_on_disk, options))
+
+
+def _reach(options: Options) -> Facts:
+    """How large the files are; StepError where they could not be brought. Nothing of them is."""
+    from runner.sources import hub, url, wheel
+
+    if options.repo:
+        return {"bytes": hub.reach(_repository(options))}
+    if options.url:
+        return {"bytes": size} if (size := url.reach(options.url)) else {}
+    wheel.reach(str(options.wheel))
+    return {}
+
+
+def _on_disk(options: Options, scratch: Path) -> Files | None:
+    """Local files where they lie."""
+    assert options.path is not None
+    folder = options.path
+    if not folder.is_dir():
+        folder = scratch / "files"
+        folder.mkdir(parents=True)
+        (folder / options.path.name).symlink_to(options.path.resolve())
+    return _as_needed(options, folder)
+
+
+def _in_cache(options: Options, scratch: Path) -> Files | None:
+    """The files of a Hub repository that all are in the user's Hub cache."""
+    from runner.sources import hub
+    from runner.sources.hub import reference as hub_reference
+
+    source = _repository(options)
+    if hub.missing(source) != 0:
+        return None
+    folder = hub_reference.view(hub_reference.reference(source), scratch / "view")
+    return _as_needed(options, folder)
+
+
+def _as_needed(options: Options, folder: Path) -> Files | None:
+    """The files, if they need no conversion; StepError where that would be refused."""
+    from runner import convert
+
+    gguf, pickle = options.convert_gguf, options.allow_pickle
+    return None if convert.is_needed(folder, gguf=gguf, pickle=pickle) else Files(folder)
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Files:

@@ -8,13 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner import files, hardware, products
-from runner.errors import StepError, did_you_mean, listing
+from runner.data import checks, trial
+from runner.errors import StepError
 from runner.options import Fault, option, plain
 from runner.products import Dataset
 from runner.recipe import Step
-from runner.stage import Context, Facts, Need, Room, never_stale, pins_nothing
+from runner.stage import (
+    Context,
+    Facts,
+    Looked,
+    Need,
+    Products,
+    Room,
+    never_stale,
+    pins_nothing,
+)
 
 if TYPE_CHECKING:
+    from runner.data.audit import Encoded
     from runner.data.cleaning.filters import Filter
     from runner.data.encode import Encoding, Job
 
@@ -108,37 +119,9 @@ restore = products.restore_dataset
 
 def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Fault]:
     """The filters must be ones that there are; what is found from them cannot be given."""
-    found = [
-        Fault((name,), f"{name} is found, and not given.")
-        for name in ("rules", "template_digest")
-        if getattr(options, name) is not None
-    ]
-    found += _filters(options)[1] if options.filters else []
-    if options.pack and options.shape in ("preference", "unpaired"):
-        found.append(Fault(("pack",), f"rows of the shape {options.shape} cannot be packed."))
-    return found + _mixing_faults(options, [step.name for step in inputs.get("data", ())])
-
-
-def _mixing_faults(options: Options, sources: Sequence[str]) -> list[Fault]:
-    """What is wrong with the weights of these sources."""
-    weights = options.weights
-    if not weights:
-        unused = options.stopping_strategy != "first_exhausted"
-        fact = "stopping_strategy has no effect without weights."
-        return [Fault(("stopping_strategy",), fact)] if unused else []
-    found = []
-    for name, weight in weights.items():
-        if name not in sources:
-            guess = did_you_mean(name, sources) or f"The sources are: {listing(sources)}."
-            found.append(Fault(("weights", name), f'weights: "{name}" is no source here.', guess))
-        if weight <= 0:
-            found.append(Fault(("weights", name), f"weights.{name} must be more than 0."))
-    if lacking := [name for name in sources if name not in weights]:
-        found.append(Fault(("weights",), f"weights says nothing of {listing(lacking)}."))
-    if options.stopping_strategy == "all_exhausted" and options.held_out:
-        fact = "all_exhausted repeats rows, so that rows held out would be trained too."
-        found.append(Fault(("stopping_strategy",), fact, "Hold none out: held_out: 0"))
-    return found
+    filters = _filters(options)[1] if options.filters else []
+    sources = [step.name for step in inputs.get("data", ())]
+    return [*filters, *checks.faults(options, sources)]
 
 
 def resolve(options: Options, locked: Facts) -> Options:
@@ -157,11 +140,53 @@ def _rules(options: Options) -> tuple[dict[str, Any], ...]:
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
     """At least the text itself."""
     most = {"max_length": options.max_length}
-    return Room(gives=most, kept=inputs["data"].get("bytes", 0) if options.first is None else 0)
+    kept = inputs["data"].get("bytes", 0) if options.first is None else 0
+    return Room(
+        gives=most,
+        kept=kept,
+        hints=[*trial.hints(options.max_length, inputs["tokenizer"].get("config", {}))],
+        look=partial(_look, options),
+    )
+
+
+def _look(options: Options, products: Products, scratch: Path) -> Looked:
+    """Make tokens of the first rows; only read them where there is no tokenizer yet."""
+    if "data" not in products:
+        return Looked([trial.unseen("rows are", "the data")])
+    look = _look_at_tokens if "tokenizer" in products else _look_at_rows
+    return trial.told(lambda: look(options, products, trial.context(scratch)))
+
+
+def _look_at_tokens(options: Options, products: Products, context: Context) -> Looked:
+    tokenizer = next(iter(products["tokenizer"].values()))
+    inputs = {"data": products["data"], "tokenizer": tokenizer}
+    encoded = _encoded(trial.few(options), inputs, context)
+    return trial.judged(encoded, options.max_truncated, strict=options.audit == "error")
+
+
+def _look_at_rows(options: Options, products: Products, context: Context) -> Looked:
+    from runner.data import rows
+
+    roots = {name: source.folder for name, source in products["data"].items()}
+    folder = _rows(trial.few(options), _filters(options)[0], roots, context)
+    return trial.read(files.read_json(folder / rows.ABOUT))
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Dataset:
     """Read and clean the rows (a part of its own), split them, make tokens, audit, pack."""
+    from runner.data import audit, tables
+
+    encoded = _encoded(options, inputs, context)
+    audit.judge(encoded.findings(options.max_truncated), context, strict=options.audit == "error")
+    train = encoded.train
+    if options.pack:
+        packs = context.draft / "packs.arrow"
+        train, context.facts["pack_efficiency"] = tables.pack(train, options.max_length, packs)
+    return Dataset(train, encoded.held_out, encoded.encoding.template)
+
+
+def _encoded(options: Options, inputs: Mapping[str, Any], context: Context) -> "Encoded":
+    """The rows as tokens, with what an audit wants to know of them."""
     from runner.data import audit, encode, rows, tables
 
     filters = _filters(options)[0]
@@ -177,15 +202,7 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Datase
     figures = audit.total(encode.encode(jobs, about["kept"], workers, context))
     context.facts |= {**figures, "reading": about, "leaks": leaks}
     train, kept = tables.split([job.target for job in jobs], rows.SHARD, held_out, encoding.kind)
-    found = [
-        *audit.of_template(encoding, figures),
-        *audit.findings(figures, train, kept, options.max_truncated),
-    ]
-    audit.judge(found, context, strict=options.audit == "error")
-    if options.pack:
-        packs = context.draft / "packs.arrow"
-        train, context.facts["pack_efficiency"] = tables.pack(train, options.max_length, packs)
-    return Dataset(train, kept, encoding.template)
+    return audit.Encoded(encoding, figures, about, train, kept)
 
 
 def _filters(options: Options) -> "tuple[tuple[Filter, ...], list[Fault]]":

@@ -68,12 +68,14 @@ def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
     """
     source.check(inputs["model"])
     whole = inputs["model"].get("bytes", 0)
+    name = _calibrating(inputs) if methods.of(options).calibrates else ""
     squeezed = whole * (options.bits or 16) // 16
     return Room(
         kept=squeezed,
         work=whole + squeezed,
         gives={"bytes": squeezed},
         memory=partial(_fitting, options, inputs["model"]),
+        hints=[*calibration.hints(options.calibration, inputs[name])] if name else [],
     )
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner import files, merging, products
-from runner.errors import StepError
 from runner.options import Fault, option, plain
 from runner.products import Files, Model
 from runner.recipe import Step
-from runner.saving import shards
+from runner.saving import shards, targets
 from runner.saving.formats import MARK
 from runner.saving.target import Push, asked
 from runner.stage import Context, Facts, Need, Room, pins_nothing, resolves_nothing
@@ -132,14 +131,21 @@ def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
     if options.format != "adapter" and inputs["model"].get("adapted"):
         merging.check_base(inputs["model"])
     whole = inputs["model"].get("bytes", 0)
-    leave = None
+    leave = partial(_ask_leave, options)
+    if options.to is None:
+        return Room(kept=whole, gives={"bytes": whole}, leave=leave)
+    hints = [*targets.hints(options.to, overwrite=options.overwrite)]
+    return Room(outside=(options.to, whole), gives={"bytes": whole}, leave=leave, hints=hints)
+
+
+def _ask_leave(options: Options) -> None:
+    """StepError where the folder is not free, or the Hub would refuse the push."""
+    if options.to is not None:
+        targets.insist(options.to, overwrite=options.overwrite)
     if options.push is not None:
         from runner.saving import push
 
-        leave = partial(push.ask_leave, asked(options.push))
-    if options.to is None:
-        return Room(kept=whole, gives={"bytes": whole}, leave=leave)
-    return Room(outside=(options.to, whole), gives={"bytes": whole}, leave=leave)
+        push.ask_leave(asked(options.push))
 
 
 def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Saved:
@@ -277,10 +283,7 @@ def _move(staged: Path, target: Path, written: files.Manifest, *, overwrite: boo
     if files.manifest(target) == written:
         return
     if any(target.iterdir()) and not overwrite:
-        raise StepError(
-            f"{target} holds something else and is left alone; the store keeps the result.",
-            "Take another folder with save.to=..., or allow it: save.overwrite=true",
-        )
+        raise targets.taken(target, "; the store keeps the result")
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.old")
     os.rename(target, aside)
     os.rename(staged, target)

@@ -19,7 +19,7 @@ from runner.sources.hub.workers import Workers
 from runner.sources.pace import rest
 from runner.stage import Context
 
-__all__ = ["Source", "bring", "pin", "wanted"]
+__all__ = ["Source", "bring", "missing", "pin", "reach", "wanted"]
 
 
 def pin(source: Source) -> Source:
@@ -64,6 +64,46 @@ def bring(source: Source, context: Context) -> Path:
             cache.link(file, str(source.commit))
         _keep_commit(source, cache)
         return cache.snapshot(source.commit)
+
+
+def reach(source: Source) -> int:
+    """Bytes of the wanted files; StepError where `bring` could not bring them.
+
+    The Hub is asked for the listing and for the head of one file, and for neither where all is in
+    the cache. A commit's listing never changes, so one that is remembered counts.
+    """
+    source = pin(source)
+    with explained(source):
+        hub_repo.check_name(source)
+        cache, commit = Cache.of(source), str(source.commit)
+        known = cache.listing(commit) or cache.seen(commit)
+        files = hub_repo.checked(known, source) or insist(lambda: hub_repo.listing(source))
+        if not known:
+            cache.keep_listing(files, commit)
+        chosen = wanted(files, source)
+        if lacking := _absent(chosen, cache, commit):
+            insist(lambda: hub_repo.head(source, lacking[0].path))
+            _check_room(lacking, cache, source)
+        return sum(file.size for file in chosen)
+
+
+def missing(source: Source) -> int | None:
+    """Bytes of the wanted files that are not in the cache by name and size; None: nobody knows."""
+    cache, commit = Cache.of(source), str(source.commit)
+    listed = cache.listing(commit)
+    if source.commit is None or listed is None:
+        return None
+    chosen = wanted(hub_repo.checked(listed, source), source)
+    return sum(file.size for file in _absent(chosen, cache, commit))
+
+
+def _absent(files: Sequence[File], cache: Cache, commit: str) -> list[File]:
+    """Those that are not in the cache with the size that they have."""
+    return [
+        file
+        for file in files
+        if not (path := cache.find(file, commit)) or path.stat().st_size != file.size
+    ]
 
 
 class Stock:

@@ -83,6 +83,15 @@ def listing(source: Source) -> list[File]:
         return checked((_from_row(row) for row in rows), source)
 
 
+def head(source: Source, path: str) -> None:
+    """Ask the Hub for the head of a file: whether this user may have it."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    get_hf_file_metadata(
+        hf_hub_url(source.repo, path, repo_type=source.type, revision=source.commit)
+    )
+
+
 def revisions(source: Source) -> list[str]:
     """Ask the Hub for the repository's branches and tags."""
     with _readable(source):

@@ -91,10 +91,15 @@ def reshaped(model: Any, tokenizer: Any, folder: Path) -> Any:
 
 def trainer(given: Given) -> Any:
     """The Trainer of the objective; StepError where the dataset or the model do not fit it."""
-    name, made = given.options.objective, given.dataset.kind
-    if made != TABLE[name].ROWS:
-        raise StepError(*_unfit(name, made))
-    return TABLE[name].trainer(replace(given, options=resolve(given.options)))
+    insist(given.options, given.dataset.kind)
+    options = resolve(given.options)
+    return TABLE[options.objective].trainer(replace(given, options=options))
+
+
+def insist(options: Options, made: Kind | None) -> None:
+    """StepError where the objective does not learn from rows of this kind, if that is known."""
+    if made and made != TABLE[options.objective].ROWS:
+        raise StepError(*_unfit(options.objective, made))
 
 
 def figures(logs: Mapping[str, Any]) -> dict[str, float]:
