@@ -1,7 +1,7 @@
 """What an override changes: one place of a recipe, or the same one in many ways."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -35,11 +35,39 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Span:
+    """Numbers between two ends, both of them counted in, that a search draws from.
+
+    `is_log`: one tenth is as far from one as one is from ten.
+    """
+
+    low: float
+    high: float
+    is_whole: bool = False
+    is_log: bool = False
+
+
+@dataclass(frozen=True)
 class Axis:
-    """What one word of a command line asks for: an override, or one of many."""
+    """What one word of a command line asks for: an override, or one of many.
+
+    Of a `span`, which only a search draws from, the changes are its two ends.
+    """
 
     key: str
     changes: tuple[Change, ...]
+    span: Span | None = None
+
+    @property
+    def varies(self) -> bool:
+        """Whether jobs differ in it."""
+        return len(self.changes) > 1
+
+    def at(self, value: float) -> Change:
+        """The override with a value of the span."""
+        first = self.changes[0]
+        name = first.text.partition("=")[0]
+        return replace(first, text=f"{name}={value}", value=value)
 
 
 def overlap(values: Sequence[Change]) -> bool:

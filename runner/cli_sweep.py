@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runner.launch import Failure
+    from runner.sweep.settings import Direction, Sweep
     from runner.sweep.standing import Standing, Work
     from runner.sweep.start import Sweeping
 
@@ -58,11 +59,21 @@ def _dry(sweeping: "Sweeping") -> Iterator[str]:
         yield f"{job.id}  {shlex.join(job.overrides)}  ({said})"
     every = standing.names(manifest, manifest.keys)
     done = standing.names(manifest, entries)
-    width = max(map(len, every))
+    width = max(map(len, every), default=0)
+    yield from _search(sweeping)
     yield ""
     yield from (f"{name:<{width}}  {n} distinct, {done[name]} done" for name, n in every.items())
     yield from _left_out(sweeping)
     yield from _sharing(len(manifest.jobs), standing.work(manifest, entries, store))
+
+
+def _search(sweeping: "Sweeping") -> Iterator[str]:
+    """What a search is to do; its jobs are known as they begin."""
+    manifest = sweeping.manifest
+    if manifest.frozen:
+        looked_for = ", ".join(f"{d} {n}" for n, d in manifest.settings.objectives.items())
+        yield f"Optuna proposes {manifest.settings.trials} trials: {looked_for}"
+        yield from (f"  {word}" for word in manifest.words)
 
 
 def _left_out(sweeping: "Sweeping") -> Iterator[str]:
@@ -92,7 +103,6 @@ def _time(seconds: float) -> str:
 def _carry_out(sweeping: "Sweeping") -> int:
     from runner import surroundings
     from runner.errors import Stopped
-    from runner.origins import short
     from runner.report import sweeping as screens
     from runner.stages import known
     from runner.sweep import standing, start
@@ -100,8 +110,7 @@ def _carry_out(sweeping: "Sweeping") -> int:
     manifest, begun = sweeping.manifest, time.monotonic()
     store = standing.store_of(manifest)
     entries = standing.done(manifest, store, known())
-    print(f"sweep {short(sweeping.folder)}: {len(manifest.jobs)} jobs, {len(manifest.keys)} steps,")
-    print(f"  {len(entries)} of them done", flush=True)
+    print("\n".join(_opening(sweeping, len(entries))), flush=True)
     try:
         with (
             surroundings.signals() as stop_signal,
@@ -116,14 +125,25 @@ def _carry_out(sweeping: "Sweeping") -> int:
     return 1 if failed or now.failed else 0
 
 
+def _opening(sweeping: "Sweeping", done: int) -> Iterator[str]:
+    """What is begun or gone on with."""
+    from runner.origins import short
+
+    manifest = sweeping.manifest
+    yield f"sweep {short(sweeping.folder)}: {len(manifest.jobs)} jobs, {len(manifest.keys)} steps,"
+    yield f"  {done} of them done"
+    if manifest.frozen:
+        yield f"  Optuna proposes jobs until there are {manifest.settings.trials} trials"
+
+
 def _collect(sweeping: "Sweeping") -> "Standing":
     """Write the table of the jobs as they are now."""
     from runner.stages import known
-    from runner.sweep import results, standing
+    from runner.sweep import results, standing, start
 
-    store, stages = standing.store_of(sweeping.manifest), known()
-    now = standing.look(sweeping.manifest, sweeping.folder, store, stages)
-    results.write(results.table(now, stages), sweeping.folder)
+    manifest, folder, stages = start.now(sweeping).manifest, sweeping.folder, known()
+    now = standing.look(manifest, folder, standing.store_of(manifest), stages)
+    results.write(results.table(now, stages), folder)
     return now
 
 
@@ -168,13 +188,15 @@ def status(words: Sequence[str]) -> int:
     if given.json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return 0
-    print("\n".join(_lines(rows, manifest.settings.objective)))
+    print("\n".join(_lines(rows, [*manifest.settings.objectives])))
     counts = ", ".join(f"{count} {state}" for state, count in now.counts().items() if count)
     print(f"{len(rows)} jobs: {counts}; {len(now.entries)} of {len(manifest.keys)} steps done")
+    if manifest.frozen:
+        print(f"{len(manifest.trials)} of {manifest.settings.trials} trials begun")
     return 0
 
 
-def _lines(rows: Sequence[Mapping[str, Any]], objective: str | None) -> Iterator[str]:
+def _lines(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> Iterator[str]:
     """The table of the jobs, as wide as its words."""
     from runner.sweep import results
 
@@ -182,11 +204,11 @@ def _lines(rows: Sequence[Mapping[str, Any]], objective: str | None) -> Iterator
     names = [name for name in rows[0] if name not in left and "." not in name] if rows else []
     names = [*dict.fromkeys(["job", *_varied(rows), *names])]
     shown = [{name: str(row.get(name, "")) for name in names} for row in rows]
-    if objective:
+    for objective in objectives if shown else ():
         for line, row in zip(shown, rows, strict=True):
             found = results.score(row, objective)
             line[objective] = "" if found is None else f"{found:.4g}"
-        names = [*names[:-1], objective, names[-1]]
+        names = [*(name for name in names[:-1] if name != objective), objective, names[-1]]
     width = {name: max([len(name), *(len(line[name]) for line in shown)]) for name in names}
     yield "  ".join(f"{name:<{width[name]}}" for name in names).rstrip()
     for line in shown:
@@ -200,27 +222,62 @@ def _varied(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def best(words: Sequence[str]) -> int:
-    """Print the best job, and the command that saves it."""
+    """Print the best job, and the command that saves it; of several scores, all that are best."""
     from runner.stages import known
     from runner.sweep import results, standing, start
 
+    given = _best_parser().parse_args(words)
+    manifest, folder = start.found(given.sweep, given.sweeps)
+    stages = known()
+    now = standing.look(manifest, folder, standing.store_of(manifest), stages)
+    objectives = _objectives(given, manifest.settings)
+    found = results.best(results.table(now, stages), objectives)
+    if len(objectives) > 1:
+        print(f"{len(found)} jobs that no other beats in all of: {', '.join(objectives)}")
+    jobs = {job.id: job for job in manifest.jobs}
+    for row, scores in found:
+        job = jobs[row["job"]]
+        said = (f"{name} {value:.6g}" for name, value in zip(objectives, scores, strict=True))
+        print("  ".join([job.id, *said]))
+        print("".join(f"  {name}={row[name]}\n" for name in manifest.varied), end="")
+        words = ["runner", "run", _name(manifest.path), *job.overrides]
+        print(f"To save it:\n  {shlex.join(words)}")
+    return 0
+
+
+def _best_parser() -> ArgumentParser:
     parser = _parser("best", "The best job of a sweep, and the command that saves it.")
     parser.add_argument("sweep", help="its id, its folder, or a recipe for its newest sweep")
-    parser.add_argument("--objective", metavar="STEP.FIGURE", help="instead of sweep.objective")
-    parser.add_argument("--direction", choices=["maximize", "minimize"])
-    given = parser.parse_args(words)
-    manifest, folder = start.found(given.sweep, given.sweeps)
-    stages, settings = known(), manifest.settings
-    now = standing.look(manifest, folder, standing.store_of(manifest), stages)
-    objective = given.objective or settings.objective
-    direction = given.direction or settings.direction
-    row, score = results.best(results.table(now, stages), objective, direction)
-    job = next(job for job in manifest.jobs if job.id == row["job"])
-    print(f"{job.id}  {objective} {score:.6g}")
-    print("".join(f"  {name}={row[name]}\n" for name in manifest.varied), end="")
-    words = ["runner", "run", _name(manifest.path), *job.overrides]
-    print(f"To save it:\n  {shlex.join(words)}")
-    return 0
+    parser.add_argument(
+        "--objective",
+        metavar="STEP.FIGURE",
+        action="append",
+        help="instead of sweep.objective; given again, all that no other job beats are shown",
+    )
+    parser.add_argument(
+        "--direction",
+        choices=["maximize", "minimize"],
+        action="append",
+        help="one for all objectives, or one for each in their order",
+    )
+    return parser
+
+
+def _objectives(given: Any, settings: "Sweep") -> "dict[str, Direction]":
+    """What to look for: as it was typed, else as the sweep says."""
+    from runner.errors import Problem, RecipeError
+    from runner.sweep.settings import directed
+
+    names = tuple(given.objective) if given.objective else settings.objective
+    said = tuple(given.direction or ())
+    directions = said if len(said) > 1 else said[0] if said else settings.direction
+    if given.objective and not said and not isinstance(directions, str):
+        directions = "maximize"
+    try:
+        return directed(names, directions)
+    except ValueError as error:
+        fact = "takes one direction for all objectives, or one for each."
+        raise RecipeError([Problem("--direction", fact)]) from error
 
 
 def _name(path: Path) -> str:

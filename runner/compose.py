@@ -30,7 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from runner import origins, places
-from runner.changes import Axis, Change, exchanged, is_leaf, overlap, places_of
+from runner.changes import Axis, Change, Span, exchanged, is_leaf, overlap, places_of
 from runner.errors import Problem, RecipeError, did_you_mean, listing
 from runner.link import Known, link
 from runner.origins import Document, Origins
@@ -73,7 +73,11 @@ class Composer:
 
 
 def axes(name: str, words: Sequence[str]) -> list[Axis]:
-    """Each word with all its values, in Hydra's whole grammar; RecipeError where one has none."""
+    """Each word with all its values, in Hydra's whole grammar; RecipeError where one has none.
+
+    `interval()` is a span, of whole numbers with `int(interval(1, 8))` and logarithmic with
+    `tag(log, interval(1e-5, 1e-3))`, as Hydra's sweepers have it.
+    """
     problems: list[Problem] = []
     document, _ = origins.read(places.find_recipe(name))
     found = []
@@ -82,6 +86,8 @@ def axes(name: str, words: Sequence[str]) -> list[Axis]:
             continue
         if not parsed.is_sweep_override():
             found.append(Axis(parsed.key_or_group, (_change(parsed, text),)))
+        elif parsed.is_interval_sweep():
+            found += _spanned(parsed, text, problems)
         elif changes := _alternatives(parsed, text, document, problems):
             found.append(Axis(parsed.key_or_group, changes))
     if problems:
@@ -109,11 +115,7 @@ def _alternatives(
     parsed: Override, text: str, document: Document | None, problems: list[Problem]
 ) -> tuple[Change, ...]:
     """One override for each value of a sweep."""
-    where, value = f'override "{text}"', parsed.value()
-    if parsed.is_interval_sweep():
-        fact = "interval() is drawn from by a search, and a grid takes every value."
-        problems.append(Problem(where, fact, "Write a list, or range(START, STOP, STEP)."))
-        return ()
+    value = parsed.value()
     if isinstance(value, Glob):
         group = _stage_in([document] if document else [], parsed.key_or_group)
         folders = places.preset_folders(document.path) if document else []
@@ -121,13 +123,29 @@ def _alternatives(
     else:
         elements = [*parsed.sweep_iterator()]
     if not elements:
-        problems.append(Problem(where, "gives no value at all."))
-    key = parsed.get_key_element()
+        problems.append(Problem(f'override "{text}"', "gives no value at all."))
+    return tuple(_one_of(parsed, each) for each in elements)
+
+
+def _one_of(parsed: Override, element: Any) -> Change:
+    """The override with one of its values."""
     place = tuple(parsed.key_or_group.split("."))
-    return tuple(
-        Change(place, f"{key}={Transformer.str(each)}", Override._convert_value(each))
-        for each in elements
-    )
+    text = f"{parsed.get_key_element()}={Transformer.str(element)}"
+    return Change(place, text, Override._convert_value(element))
+
+
+def _spanned(parsed: Override, text: str, problems: list[Problem]) -> Iterator[Axis]:
+    """The span that an interval gives, where it is one."""
+    value: Any = parsed.value()
+    low, high, is_log = value.start, value.end, "log" in value.tags
+    if not low < high or (is_log and low <= 0):
+        fact = "must begin above 0, to be logarithmic." if low < high else "ends where it begins."
+        problems.append(Problem(f'override "{text}"', fact, "Write interval(LOW, HIGH)."))
+        return
+    is_whole = isinstance(low, int) and isinstance(high, int)
+    span = Span(low, high, is_whole, is_log)
+    ends = tuple(_one_of(parsed, end) for end in (low, high))
+    yield Axis(parsed.key_or_group, ends, span)
 
 
 def _parse(text: str, problems: list[Problem]) -> Change | None:

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ begin = sweepstages:begin
 grow = sweepstages:grow
 tell = sweepstages:tell
 score = sweepstages:score
+learn = sweepstages:learn
 """
 
 
@@ -59,6 +60,28 @@ class Scores(Stage):
         return product
 
 
+class Learner(Stage):
+    """Looks at rows held out after each round, as training does: best where `rate` is 0.3."""
+
+    def run(self, options: Any, inputs: Mapping[str, Any], context: Any) -> Words:
+        product = super().run(replace(options, rounds=0), inputs, context)
+        found = context.checkpoint.newest()
+        loss = 0.0
+        for number in range(found[0] + 1 if found else 1, options.rounds + 1):
+            time.sleep(options.pause)
+            loss = abs(options.rate - 0.3) + 1 / number
+            context.metrics({"step": number, "loss": loss + 0.1})
+            context.metrics({"step": number, "held_out_loss": loss})
+            self._act(f"learnt {options.rate} {number}", options)
+            filled = context.draft / "filled"
+            filled.mkdir(exist_ok=True)
+            (filled / "words.txt").write_text(" ".join(product.words))
+            context.checkpoint.save(number, filled)
+            context.stop_here()
+        context.facts |= {"held_out_loss": loss, "size": options.rank}
+        return product
+
+
 def go_wrong(how: str) -> None:
     """End as a real step may."""
     print("some last words", flush=True)
@@ -84,6 +107,7 @@ TEXT = {"text": Need(kind="text")}
 begin = Stage("begin", Options=Options)
 grow = Stage("grow", NEEDS={"text": Need(kind="text", consumes=True)}, Options=Options)
 tell = Stage("tell", NEEDS=TEXT, Options=Options)
+learn = Learner("learn", NEEDS={"text": Need(kind="text", consumes=True)}, Options=Options)
 score = Scores("score", NEEDS=TEXT, GIVES="scores", Options=Options)
 
 

@@ -158,7 +158,7 @@ def test_shuffled_values_are_the_same_values():
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("adapt.rank=interval(1,4)", "interval() is drawn from by a search"),
+        ("adapt.rank=interval(4,4)", "ends where it begins"),
         ("quantize=glob(zzz*)", "gives no value at all"),
         ("adapt.rank=range(4,4)", "gives no value at all"),
         ("adapt.rank", "cannot be read"),

@@ -74,13 +74,42 @@ class Broke:
     again: bool
 
 
-Event = Begun | Came | Said | Made | Broke
+@dataclass(frozen=True)
+class GivenUp:
+    """A step is not made to its end: its job is worse than others by then."""
+
+    worker: int
+    row: Row
+
+
+@dataclass(frozen=True)
+class Added:
+    """A search has added a job; `done` counts by name which steps of all need not be made."""
+
+    manifest: Manifest
+    done: Mapping[str, int]
+
+
+Event = Begun | Came | Said | Made | Broke | GivenUp | Added
 Tell = Callable[[Event], None]
+
+
+class Search(Protocol):
+    """What decides on further jobs while others run."""
+
+    def go_on(self) -> None:
+        """Take in what is done, and add jobs to the graph as long as there is place for some."""
+
+    def watched(self, key: str) -> str | None:
+        """The figure that is to be told as this step measures it; None where nobody asks."""
+
+    def measured(self, key: str, step: int, value: float) -> bool:
+        """Take a figure of a step in, and say whether to give the step up."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a launcher is given."""
+    """What a launcher is given. With a `search`, the graph grows while it is worked on."""
 
     manifest: Manifest
     folder: Path
@@ -90,6 +119,7 @@ class Order:
     tell: Tell
     stop_signal: Callable[[], str | None]
     workers: int
+    search: Search | None = None
     failures: list[Failure] = field(default_factory=list)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from runner import files
 from runner.errors import RunnerError, Stopped
-from runner.launch import Begun, Broke, Came, Failure, Made, Order, Said
+from runner.launch import Begun, Broke, Came, Failure, GivenUp, Made, Order, Said
 from runner.launch.seat import Seat, ended, environments
 from runner.lease import Watch
 from runner.running import TRACKERS
@@ -49,6 +49,8 @@ class _Dispatch:
             with selectors.DefaultSelector() as selector:
                 while True:
                     self._look_around()
+                    if self.order.search and not self.stopping:
+                        self.order.search.go_on()
                     self._give_work(selector)
                     if not any(seat.row for seat in self.seats) and self._is_over():
                         break
@@ -120,7 +122,8 @@ class _Dispatch:
                 self._give(seat, key, selector)
 
     def _give(self, seat: Seat, key: str, selector: selectors.BaseSelector) -> None:
-        manifest, job = self.order.manifest, self.graph.jobs[key]
+        manifest, job = self.graph.manifest, self.graph.jobs[key]
+        search = self.order.search
         steps = manifest.steps(job)
         upto = next(number for number, row in enumerate(steps) if row.key == key)
         is_new = seat.process is None
@@ -132,6 +135,7 @@ class _Dispatch:
             "beside": str(self.order.folder / TRACKERS),
             "rows": [vars(row) for row in steps[: upto + 1]],
             "wanted": sorted(self.graph.wanted(key)),
+            "watched": search.watched(key) if search else None,
         }
         seat.make(steps[upto], order, waits=key in self.take_over)
         if is_new:
@@ -170,11 +174,29 @@ class _Dispatch:
                 self._failed(seat, answer["cause"], answer["fact"], again=answer["again"])
             case "stopped":
                 self._stopped(seat)
+            case "measured":
+                self._measured(seat, answer["step"], answer["value"])
+            case "given up":
+                self._given_up(seat)
             case "progress":
                 far = answer["done"], answer["total"], answer["unit"], answer["figures"]
                 self.order.tell(Came(seat.number, *far))
             case "note":
                 self.order.tell(Said(seat.number, answer["text"]))
+
+    def _measured(self, seat: Seat, step: int, value: float) -> None:
+        """The worker waits to hear whether to go on."""
+        assert seat.row is not None
+        assert self.order.search is not None
+        ends = not self.stopping and self.order.search.measured(seat.row.key, step, value)
+        seat.send({"kind": "verdict", "ends": ends})
+
+    def _given_up(self, seat: Seat) -> None:
+        """A search does not want the step any more, so that it is nobody's failure."""
+        row, seat.row, seat.holds = seat.row, None, set()
+        assert row is not None
+        self.graph.give_back(row.key)
+        self.order.tell(GivenUp(seat.number, row))
 
     def _finished(self, worker: int, row: Row, seconds: float, *, by_others: bool) -> None:
         self.graph.finish(row.key)
@@ -212,6 +234,9 @@ class _Dispatch:
         seat.holds = set()
 
     def _failed(self, seat: Seat, cause: str, fact: str, *, again: bool) -> None:
+        if seat.row is not None and seat.row.key in self.graph.given_up:
+            self._given_up(seat)
+            return
         row, seat.row, seat.holds = seat.row, None, set()
         assert row is not None
         attempts = self.attempts[row.key] = self.attempts.get(row.key, 0) + 1

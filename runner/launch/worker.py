@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from runner import child, hardware, room
 from runner.errors import RunnerError, StepError, Stopped
-from runner.events import Event, Noted, Progressed
+from runner.events import Event, Measured, Noted, Progressed
 from runner.execute import Memory, execute_last
 from runner.plan import Plan, Verdict, plan_last
 from runner.recipe import Recipe
@@ -71,7 +71,10 @@ class _Worker:
         self.answers, self.speaking = answers, threading.Lock()
         self.orders: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self.memory, self.stages = Memory(), known()
+        self.verdicts: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self.stopped: str | None = None
+        self.watched: str | None = None
+        self.given_up = False
         self.told_at = 0.0
 
     def listen(self, orders: TextIO) -> None:
@@ -80,7 +83,10 @@ class _Worker:
             order = json.loads(line)
             if order["kind"] == "stop":
                 self.stopped = order["signal"]
-            self.orders.put(order)
+            if order["kind"] == "verdict":
+                self.verdicts.put(order["ends"])
+            else:
+                self.orders.put(order)
         os._exit(1)
 
     def say(self, kind: str, **what: Any) -> None:
@@ -97,6 +103,9 @@ class _Worker:
         try:
             self._make(order)
         except Stopped:
+            if self.given_up and not self.stopped:
+                self._give_up(order)
+                return True
             self.say("stopped")
             return False
         except RunnerError as error:
@@ -111,6 +120,16 @@ class _Worker:
             return False
         return True
 
+    def _give_up(self, order: Mapping[str, Any]) -> None:
+        """A search wants the step no more: its unfinished work goes, and this process stays."""
+        self.memory = Memory()
+        hardware.release_memory()
+        store, key = Store(Path(order["store"])), order["rows"][-1]["key"]
+        if not store.in_work(key):
+            with store.lease(key, lambda _: None):
+                store.drop_draft(key)
+        self.say("given up")
+
     def _failed(self, cause: str, fact: str, again: bool, *, ends: bool) -> None:
         self.say("failed", cause=cause, fact=mask(fact), again=again, ends=ends)
 
@@ -124,12 +143,11 @@ class _Worker:
         self.memory.keep(order["wanted"])
         if not self.memory.products:
             room.check_memory(planned, store)
+        self.watched, self.given_up = order["watched"], False
         self.say("begun")
         hardware.forget_peak_memory()
         begun, beside = time.monotonic(), Path(order["beside"])
-        outcome = execute_last(
-            planned, store, self._tell, lambda: self.stopped, beside, self.memory
-        )
+        outcome = execute_last(planned, store, self._tell, self._stop_signal, beside, self.memory)
         self.say(
             "made",
             seconds=time.monotonic() - begun,
@@ -150,8 +168,20 @@ class _Worker:
             raise StepError(fact, PLAN_AGAIN)
         return planned
 
+    def _stop_signal(self) -> str | None:
+        return self.stopped or ("SIGTERM" if self.given_up else None)
+
+    def _measured(self, row: Mapping[str, Any]) -> None:
+        """Tell a figure that a search looks at, and wait for what it says."""
+        step, value = row.get("step"), row.get(self.watched or "")
+        if isinstance(step, int) and step > 0 and isinstance(value, (int, float)):
+            self.say("measured", step=step, value=value)
+            self.given_up |= self.verdicts.get()
+
     def _tell(self, event: Event) -> None:
         match event:
+            case Measured(_, row) if self.watched and not self.given_up:
+                self._measured(row)
             case Noted(_, text):
                 self.say("note", text=mask(text))
             case Progressed(_, done, total, unit, figures):

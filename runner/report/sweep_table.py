@@ -1,6 +1,7 @@
 """The live table of a sweep in a terminal, drawn with rich."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from runner.launch import Begun, Broke, Came, Event, Made, Said
+from runner.launch import Added, Begun, Broke, Came, Event, GivenUp, Made, Said
 from runner.report.terminal import amount, shown
 from runner.sweep.manifest import Manifest, Row
 
@@ -30,12 +31,15 @@ class SweepTable:
     """A line for each name of a step with how many are done, and one for each worker."""
 
     def __init__(self, manifest: Manifest, done: Mapping[str, int]) -> None:
+        self.failed: Counter[str] = Counter()
+        self._count(manifest, done)
+        self.workers: dict[int, At] = {}
+        self.notes: list[str] = []
+
+    def _count(self, manifest: Manifest, done: Mapping[str, int]) -> None:
         names = [row.name for row in manifest.keys.values()]
         self.all = {name: names.count(name) for name in dict.fromkeys(names)}
         self.done = {name: done.get(name, 0) for name in self.all}
-        self.failed = dict.fromkeys(self.all, 0)
-        self.workers: dict[int, At] = {}
-        self.notes: list[str] = []
 
     def hear(self, event: Event) -> None:
         """Take in what an event says; the next refresh shows it."""
@@ -51,6 +55,11 @@ class SweepTable:
             case Made(worker, row):
                 self.done[row.name] += 1
                 self.workers.pop(worker, None)
+            case Added(manifest, done):
+                self._count(manifest, done)
+            case GivenUp(worker, row):
+                self.workers.pop(worker, None)
+                self._note(f"{row.name} {row.key[:8]}: given up, worse than others by then")
             case Broke(worker, failure, again):
                 self.failed[failure.step] += not again
                 self.workers.pop(worker, None)

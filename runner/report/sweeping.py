@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TextIO
 
-from runner.launch import Begun, Broke, Came, Event, Made, Said, Tell
+from runner.launch import Added, Begun, Broke, Came, Event, GivenUp, Made, Said, Tell
 from runner.report.terminal import LINE_EVERY, amount, shown
 from runner.sweep.manifest import Manifest
 
@@ -57,6 +57,10 @@ class Lines:
                 self.names.setdefault(worker, row.name)
                 said = "made by another process" if by_others else f"done in {seconds:.1f} s"
                 self._say(f"[{self.done}/{self.all}] {row.name} {row.key[:8]}: {said}")
+            case Added(manifest, done):
+                self.done, self.all = sum(done.values()), len(manifest.keys)
+            case GivenUp(_, row):
+                self._say(f"{row.name} {row.key[:8]}: given up, worse than others by then")
             case Broke(_, failure, again):
                 more = "; trying again" if again else ""
                 self._say(

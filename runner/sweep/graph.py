@@ -1,6 +1,6 @@
 """The distinct steps of all jobs as one graph: which may be made now, and which one next."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from heapq import heappop, heappush
 
 from runner.stage import Stage
@@ -18,31 +18,46 @@ class Graph:
     def __init__(
         self, manifest: Manifest, stages: Mapping[str, Stage], done: Collection[str]
     ) -> None:
-        self.manifest = manifest
+        self.stages = stages
         self.jobs: dict[str, Job] = {}
         self.rows: dict[str, Row] = {}
         self.inputs: dict[str, dict[str, bool]] = {}
         self.users: dict[str, list[str]] = {}
-        for job in manifest.jobs:
-            steps = manifest.steps(job)
-            keys = {row.name: row.key for row in steps}
-            for row in steps:
-                if row.key not in self.rows:
-                    self.rows[row.key], self.jobs[row.key] = row, job
-                    self.inputs[row.key] = _inputs(row, keys, stages)
-        for key, inputs in self.inputs.items():
-            for giver in inputs:
-                self.users.setdefault(giver, []).append(key)
-        self.place = {key: number for number, key in enumerate(self.rows)}
-        self.open = {key for key in self.rows if key not in done}
-        self.lacking = self._lacking()
+        self.place: dict[str, int] = {}
+        self.open: set[str] = set()
         self.taken: set[str] = set()
         self.lost: set[str] = set()
+        self.given_up: set[str] = set()
         self.ready: set[str] = set()
         self.line: list[tuple[int, str]] = []
-        for key in self.open:
+        self.add(manifest, manifest.jobs, done)
+
+    def add(self, manifest: Manifest, jobs: Iterable[Job], done: Collection[str]) -> None:
+        """Take jobs in; `manifest` has all jobs, those of before as they were."""
+        self.manifest = manifest
+        wanted: dict[str, None] = {}
+        for job in jobs:
+            steps = manifest.steps(job)
+            keys = {row.name: row.key for row in steps}
+            wanted |= dict.fromkeys(keys.values())
+            for row in steps:
+                if row.key not in self.rows:
+                    self._place(row, job, _inputs(row, keys, self.stages))
+        self.open |= {key for key in wanted if key not in done and key not in self.lost}
+        self.given_up -= {*wanted}
+        self.lacking = self._lacking()
+        for key in self.open - self.ready - self.taken:
             if not self.lacking[key]:
                 self._add(key)
+        for key in [key for key in wanted if key in self.lost]:
+            self.fail(key)
+
+    def _place(self, row: Row, job: Job, inputs: dict[str, bool]) -> None:
+        """Take a step in that is not known yet; those that it builds on are."""
+        self.place[row.key] = len(self.rows)
+        self.rows[row.key], self.jobs[row.key], self.inputs[row.key] = row, job, inputs
+        for giver in inputs:
+            self.users.setdefault(giver, []).append(row.key)
 
     def _lacking(self) -> dict[str, int]:
         """How many of the inputs of each open step cannot be used yet: open, or built on such."""
@@ -50,9 +65,13 @@ class Graph:
         found = {}
         for key, inputs in self.inputs.items():
             found[key] = sum(giver not in self.usable for giver in inputs)
-            if key not in self.open and not found[key]:
+            if self.is_done(key) and not found[key]:
                 self.usable.add(key)
         return found
+
+    def is_done(self, key: str) -> bool:
+        """Whether it need not be made, and is not missing either."""
+        return not (key in self.open or key in self.lost or key in self.given_up)
 
     def _add(self, key: str) -> None:
         self.ready.add(key)
@@ -94,15 +113,17 @@ class Graph:
         return found or (passed[0][1] if passed else None)
 
     def give_back(self, key: str) -> None:
-        """It was taken and is not done: it may be taken again."""
+        """It was taken and is not done: it may be taken again, if it is still wanted."""
         self.taken.discard(key)
-        self._add(key)
+        if key in self.open:
+            self._add(key)
 
     def finish(self, key: str) -> None:
         """It is done; what waited for it alone is ready now."""
         self.taken.discard(key)
         self.ready.discard(key)
         self.open.discard(key)
+        self.given_up.discard(key)
         self._usable(key)
 
     def _usable(self, key: str) -> None:
@@ -111,10 +132,10 @@ class Graph:
             self.lacking[user] -= 1
             if self.lacking[user]:
                 continue
-            if user not in self.open:
-                self._usable(user)
-            elif user not in self.lost:
+            if user in self.open:
                 self._add(user)
+            elif self.is_done(user):
+                self._usable(user)
 
     def fail(self, key: str) -> None:
         """It cannot be made; neither can what builds on it."""
@@ -122,6 +143,13 @@ class Graph:
         for each in (key, *self._built_on(key)):
             self.open.discard(each)
             self.lost.add(each)
+
+    def give_up(self, keys: Iterable[str]) -> None:
+        """These are not wanted any more, as far as they are not done; they may be added again."""
+        for key in [key for key in keys if key in self.open]:
+            self.open.discard(key)
+            self.ready.discard(key)
+            self.given_up.add(key)
 
     def _built_on(self, key: str) -> Iterator[str]:
         seen, left = {key}, [key]

@@ -68,7 +68,9 @@ class Manifest:
     """All that a sweep is to do, with the settings of its last start.
 
     `path` is the recipe's file, `words` what was typed, `varied` the options with many values,
-    `left_out` the steps that jobs do without, for they would write over one another.
+    `left_out` the steps that jobs do without, for they would write over one another. Where Optuna
+    proposes the jobs, they are added one by one: `frozen` is the digest of all that they are made
+    of, and `trials` the ids of the jobs in the order of the trials, empty for one that was none.
     """
 
     recipe: str
@@ -81,10 +83,14 @@ class Manifest:
     rows: tuple[Row, ...]
     jobs: tuple[Job, ...]
     left_out: tuple[str, ...] = ()
+    frozen: str = ""
+    trials: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
-        """What it is called at first: the digest of its jobs."""
+        """What it is called at first: the digest of its jobs, or of what a search is made of."""
+        if self.frozen:
+            return self.frozen[:12]
         return files.digest_json(sorted(job.id for job in self.jobs))[:12]
 
     @cached_property
@@ -120,10 +126,31 @@ def plan(expansion: Expansion, words: Sequence[str], locked: Mapping[str, Facts]
 
     `locked` holds what the lock file says of a step.
     """
-    first, keying = expansion.jobs[0].recipe, _Keying(locked)
-    left_out = _left_out(expansion.jobs, keying)
-    jobs: dict[str, Job] = {}
-    for composed in expansion.jobs:
+    keying, is_searched = _Keying(locked), expansion.settings.search == "optuna"
+    left_out = _left_out(expansion.jobs, keying, all_of_them=is_searched)
+    whole = _manifest(expansion, words, expansion.jobs, keying, left_out)
+    if not is_searched:
+        return whole
+    frozen = files.digest_json([*sorted(job.id for job in whole.jobs), expansion.describe()])
+    return replace(whole, rows=(), jobs=(), frozen=frozen)
+
+
+def plan_one(
+    expansion: Expansion, old: Manifest, job: Composed, locked: Mapping[str, Facts]
+) -> Manifest:
+    """The manifest of one more job of a search."""
+    return _manifest(expansion, old.words, [job], _Keying(locked), old.left_out)
+
+
+def _manifest(
+    expansion: Expansion,
+    words: Sequence[str],
+    every: Sequence[Composed],
+    keying: "_Keying",
+    left_out: Sequence[str],
+) -> Manifest:
+    first, jobs = every[0].recipe, dict[str, Job]()
+    for composed in every:
         steps = [step for step in composed.recipe.steps if step.name not in left_out]
         rows = tuple(keying.rows_of(steps))
         what = {keying.rows[number].name: keying.rows[number].key for number in rows}
@@ -173,8 +200,11 @@ class _Keying:
         return number
 
 
-def _left_out(jobs: Sequence[Composed], keying: _Keying) -> list[str]:
-    """The steps of which several would write one folder of the user's with different results."""
+def _left_out(jobs: Sequence[Composed], keying: _Keying, *, all_of_them: bool) -> list[str]:
+    """The steps of which several would write one folder of the user's with different results.
+
+    Or `all_of_them` that write there: where jobs are not known beforehand, none can be sure.
+    """
     writers: dict[Path, set[str]] = {}
     names: dict[Path, str] = {}
     outside: dict[int, list[Path]] = {}
@@ -184,7 +214,8 @@ def _left_out(jobs: Sequence[Composed], keying: _Keying) -> list[str]:
             for path in outside.setdefault(id(step), _outside(step)):
                 writers.setdefault(path, set()).add(keying.rows[number].key)
                 names[path] = step.name
-    found = sorted({names[path] for path, keys in writers.items() if len(keys) > 1})
+    clash = (path for path, keys in writers.items() if all_of_them or len(keys) > 1)
+    found = sorted({names[path] for path in clash})
     for step in jobs[0].recipe.steps:
         for taken in {each for given in step.inputs.values() for each in given} & {*found}:
             fact = f"jobs would write over one another, and {step.name} reads it."
@@ -241,6 +272,7 @@ def load(folder: Path) -> Manifest | None:
                 for each in value["jobs"]
             ),
             "left_out": tuple(value["left_out"]),
+            "trials": tuple(value.get("trials", ())),
         }
     )
 

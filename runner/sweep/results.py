@@ -1,14 +1,18 @@
-"""The table of a sweep: every job with its values, state, scores, size, time and memory."""
+"""The table of a sweep: every job with its values, state, scores, size, time and memory.
+
+What is best by several scores are the jobs that no other beats: the Pareto front.
+"""
 
 import csv
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from runner.errors import Problem, RecipeError, did_you_mean, listing
 from runner.stage import Stage
-from runner.sweep.manifest import Job
+from runner.sweep.manifest import Job, Manifest
+from runner.sweep.settings import Direction
 from runner.sweep.standing import Standing
 
 CSV, PARQUET = "jobs.csv", "jobs.parquet"
@@ -24,7 +28,10 @@ def _row(standing: Standing, job: Job, stages: Mapping[str, Stage]) -> dict[str,
     steps = standing.manifest.steps(job)
     entries = {row.name: standing.entries[row.key] for row in steps if row.key in standing.entries}
     records = {name: entry.record for name, entry in entries.items()}
-    scored = [row.name for row in steps if stages[row.stage].GIVES == "scores"]
+    named = {name.rpartition(".")[0] for name in standing.manifest.settings.objectives}
+    scored = [
+        row.name for row in steps if stages[row.stage].GIVES == "scores" or _is_in(row.name, named)
+    ]
     figures: dict[str, Any] = {}
     for name in scored:
         if name in records:
@@ -32,6 +39,7 @@ def _row(standing: Standing, job: Job, stages: Mapping[str, Stage]) -> dict[str,
     sizes = [record["facts"].get("bytes_after") for record in records.values()]
     return {
         "job": job.id,
+        **_trials(standing.manifest, job),
         **values(standing, job),
         "state": str(standing.state(job)),
         **figures,
@@ -40,6 +48,19 @@ def _row(standing: Standing, job: Job, stages: Mapping[str, Stage]) -> dict[str,
         "peak_memory": max((r.get("peak_memory", 0) for r in records.values()), default=0),
         "cause": standing.cause(job),
     }
+
+
+def _is_in(step: str, figures: Iterable[str]) -> bool:
+    """Whether one of these names of figures begins with the step's."""
+    return any(f"{name}.".startswith(f"{step}.") for name in figures)
+
+
+def _trials(manifest: Manifest, job: Job) -> dict[str, str]:
+    """The trials of a search that have proposed a job."""
+    if not manifest.frozen:
+        return {}
+    numbers = (str(n) for n, each in enumerate(manifest.trials) if each == job.id)
+    return {"trial": ", ".join(numbers)}
 
 
 def values(standing: Standing, job: Job) -> dict[str, str]:
@@ -87,15 +108,56 @@ def score(row: Mapping[str, Any], objective: str) -> float | None:
     return float(figures[-1]) if figures else None
 
 
-def best(rows: Table, objective: str | None, direction: str) -> tuple[dict[str, Any], float]:
-    """The job with the best score; RecipeError where none is known."""
-    if objective is None:
+def figures(row: Mapping[str, Any]) -> dict[str, float]:
+    """What is a number of a job, and so may be looked for."""
+    return {
+        name: value
+        for name, value in row.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+
+
+def best(
+    rows: Table, objectives: Mapping[str, Direction]
+) -> list[tuple[dict[str, Any], list[float]]]:
+    """The jobs that no other beats, with their scores, the first score's best first.
+
+    Jobs that were given up do not count. RecipeError where no job has all scores.
+    """
+    if not objectives:
         fact = "the recipe does not say which score is looked for."
         raise RecipeError([Problem("sweep.objective", fact, "Say --objective STEP.FIGURE.")])
-    scored = [(row, found) for row in rows if (found := score(row, objective)) is not None]
+    scored = []
+    for row in rows:
+        found = [score(row, name) for name in objectives] if row["state"] != "pruned" else [None]
+        if None not in found:
+            scored.append((row, [value for value in found if value is not None]))
     if not scored:
-        names = sorted({n for row in rows for n, value in row.items() if isinstance(value, float)})
-        guess = did_you_mean(objective, names) or f"Figures are: {listing(names)}."
-        raise RecipeError([Problem("", f'no job has a score "{objective}" yet.', guess)])
-    sign = 1 if direction == "maximize" else -1
-    return max(scored, key=lambda each: sign * each[1])
+        raise RecipeError([_no_score(rows, objectives)])
+    signs = [1 if direction == "maximize" else -1 for direction in objectives.values()]
+    points = [[s * value for s, value in zip(signs, found, strict=True)] for _, found in scored]
+    kept = sorted(front(points), key=lambda number: points[number], reverse=True)
+    return [scored[number] for number in (kept if len(signs) > 1 else kept[:1])]
+
+
+def _no_score(rows: Table, objectives: Mapping[str, Direction]) -> Problem:
+    """The first that no job has."""
+    lacking = [name for name in objectives if all(score(row, name) is None for row in rows)]
+    name = lacking[0] if lacking else ", ".join(objectives)
+    names = sorted({each for row in rows for each in figures(row)})
+    guess = did_you_mean(name, names) or f"Figures are: {listing(names)}."
+    return Problem("", f'no job has a score "{name}" yet.', guess)
+
+
+def front(points: Sequence[Sequence[float]]) -> list[int]:
+    """The numbers of the points that no other beats: as high in all, and higher in one."""
+    return [
+        number
+        for number, point in enumerate(points)
+        if not any(_beats(other, point) for other in points)
+    ]
+
+
+def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
+    pairs = [*zip(one, other, strict=True)]
+    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)

@@ -5,6 +5,10 @@ from typing import Any, Literal
 
 from runner.options import option
 
+Direction = Literal["maximize", "minimize"]
+JOB_FIGURES = ("bytes", "seconds", "peak_memory")
+"""What a job costs: figures of it that no step names."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StopAfter:
@@ -24,10 +28,28 @@ class Sweep:
         (), "Options whose values go side by side, instead of each with each; or lists of such"
     )
     repeat: int = option(1, "Runs of every job, each with a seed of its own", at_least=1)
-    objective: str | None = option(
-        None, "The score that is looked for, as STEP.FIGURE: evaluate.exact_match"
+    search: Literal["grid", "random", "optuna"] = option(
+        "grid", "Every value with every other, some drawn at random, or those that Optuna proposes"
     )
-    direction: Literal["maximize", "minimize"] = option("maximize", "Which scores are better")
+    trials: int = option(20, "Jobs that a search tries", at_least=1)
+    seed: int = option(0, "The seed of what a search draws", at_least=0)
+    sampler: str | dict[str, Any] = option(
+        "tpe", "Optuna's sampler: a name, or {name: tpe, multivariate: true} with its settings"
+    )
+    pruner: str | dict[str, Any] | None = option(
+        None, "Optuna's pruner, likewise: {name: median, n_startup_trials: 5}; null gives up none"
+    )
+    report: str = option(
+        "adapt.held_out_loss", "What a pruner looks at while a step works, as STEP.FIGURE"
+    )
+    objective: str | tuple[str, ...] | None = option(
+        None,
+        "The score that is looked for, as STEP.FIGURE: evaluate.exact_match; or a list of such,"
+        " also bytes, seconds and peak_memory of the job",
+    )
+    direction: Direction | tuple[Direction, ...] = option(
+        "maximize", "Which scores are better; or a list, one for each objective"
+    )
     on_failure: Literal["continue", "stop"] | StopAfter = option(
         "continue", "What becomes of the rest when a step fails; or {stop_after: N}"
     )
@@ -47,3 +69,24 @@ class Sweep:
     )
     gpus: int = option(1, "GPUs that a process has, where there are any", at_least=1)
     launch: Literal["local"] = option("local", "Where the jobs run")
+
+    @property
+    def groups(self) -> list[tuple[str, ...]]:
+        """The options whose values go side by side, group by group."""
+        lists = [each for each in self.zip if isinstance(each, tuple)]
+        names = tuple(each for each in self.zip if isinstance(each, str))
+        return [*lists, names] if names else lists
+
+    @property
+    def objectives(self) -> dict[str, Direction]:
+        """Every score that is looked for, with its direction."""
+        return directed(self.objective, self.direction)
+
+
+def directed(
+    objective: str | tuple[str, ...] | None, direction: Direction | tuple[Direction, ...]
+) -> dict[str, Direction]:
+    """Scores with their directions; ValueError where there are not as many of both."""
+    names = (objective,) if isinstance(objective, str) else objective or ()
+    found = (direction,) * len(names) if isinstance(direction, str) else direction
+    return dict(zip(names, found, strict=True))

@@ -1,7 +1,7 @@
 """How far a sweep is: what the store has of its steps, who is at them, what has failed."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from statistics import mean
@@ -12,7 +12,9 @@ from runner.plan import finished
 from runner.recipe import Recipe
 from runner.stage import Stage
 from runner.store import Entry, Store, default_root
+from runner.sweep import pruned
 from runner.sweep.manifest import Job, Manifest
+from runner.sweep.pruned import Pruned
 
 
 class State(StrEnum):
@@ -21,6 +23,7 @@ class State(StrEnum):
     DONE = "done"
     RUNNING = "running"
     FAILED = "failed"
+    PRUNED = "pruned"
     WAITING = "waiting"
 
 
@@ -48,9 +51,12 @@ class Standing:
     entries: Mapping[str, Entry]
     running: frozenset[str]
     failed: Mapping[str, Failure]
+    pruned: Mapping[str, Pruned] = field(default_factory=dict)
 
     def state(self, job: Job) -> State:
         """How far a job is."""
+        if job.id in self.pruned:
+            return State.PRUNED
         lacking = [row.key for row in self.manifest.steps(job) if row.key not in self.entries]
         if not lacking:
             return State.DONE
@@ -59,7 +65,9 @@ class Standing:
         return State.RUNNING if any(key in self.running for key in lacking) else State.WAITING
 
     def cause(self, job: Job) -> str:
-        """Why a job failed; nothing where it did not."""
+        """Why a job failed or was given up; nothing where it was not."""
+        if job.id in self.pruned:
+            return self.pruned[job.id].why
         for row in self.manifest.steps(job):
             if row.key in self.failed and row.key not in self.entries:
                 failure = self.failed[row.key]
@@ -78,7 +86,7 @@ def look(manifest: Manifest, folder: Path, store: Store, stages: Mapping[str, St
     failed = {each.key: each for each in failures(folder) if each.key not in entries}
     open_keys = [key for key in manifest.keys if key not in entries and key not in failed]
     running = frozenset(key for key in open_keys if store.in_work(key))
-    return Standing(manifest, entries, running, failed)
+    return Standing(manifest, entries, running, failed, pruned.read(folder))
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,18 @@
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runner import launch, upkeep
+from runner import files, launch, upkeep
 from runner import lock as locks
 from runner.changes import Axis
 from runner.compose import as_word, axes, compose
-from runner.errors import Problem, RecipeError, did_you_mean, listing
+from runner.errors import Problem, RecipeError, Stopped, did_you_mean, listing, writing
 from runner.launch import Order, local, seat
+from runner.lease import lease
 from runner.origins import short
+from runner.stage import Facts
 from runner.stages import known
 from runner.sweep import manifest as manifests
 from runner.sweep import standing
@@ -46,6 +48,10 @@ def prepare(name: str, words: Sequence[str], root: Path, *, extend: bool = False
             return Sweeping(planned, root / planned.recipe / f"{stamp}-{planned.id}")
         return Sweeping(manifests.joined(_loaded(there), planned), there)
     manifest = _loaded(old)
+    if extend and manifest.settings.search != "grid":
+        fact = "--extend adds values to a grid, and this is a search."
+        guess = "Give the same command with more sweep.trials: what is done is done."
+        raise RecipeError([Problem(short(old), fact, guess)])
     if extend:
         more = _planned(str(manifest.path), _with_more(manifest, words))
         return Sweeping(manifests.joined(manifest, more), old)
@@ -58,8 +64,12 @@ def prepare(name: str, words: Sequence[str], root: Path, *, extend: bool = False
 
 def _planned(name: str, words: Sequence[str]) -> Manifest:
     expansion = expand(name, words, known())
-    locked = locks.locked(locks.read(expansion.jobs[0].recipe.path))
-    return manifests.plan(expansion, words, locked)
+    return manifests.plan(expansion, words, _locked(expansion.jobs[0].recipe.path))
+
+
+def _locked(recipe: Path) -> Mapping[str, Facts]:
+    """What the lock file says of every step."""
+    return locks.locked(locks.read(recipe))
 
 
 def _loaded(folder: Path) -> Manifest:
@@ -133,27 +143,69 @@ def carry_out(
     `done` are the keys of what need not be made.
     Stopped where a signal asked for the end.
     """
-    manifest, folder, stages = sweeping.manifest, sweeping.folder, known()
+    manifest, folder = sweeping.manifest, sweeping.folder
+    if manifest.frozen:
+        return _search(sweeping, tell, stop_signal)
     if manifests.load(folder) != manifest:
         manifests.save(manifest, folder)
-    store = standing.store_of(manifest)
-    keys = [*manifest.keys]
+    store, keys = standing.store_of(manifest), [*manifest.keys]
     upkeep.keep_for_lock(store, folder / manifests.NAME, keys)
     if len(done) == len(keys):
         return []
+    graph = Graph(manifest, known(), done)
+    with upkeep.using(store, keys):
+        return _launch(manifest, folder, graph, tell, stop_signal)
+
+
+def _launch(
+    manifest: Manifest,
+    folder: Path,
+    graph: Graph,
+    tell: launch.Tell,
+    stop_signal: Callable[[], str | None],
+    search: launch.Search | None = None,
+) -> list[launch.Failure]:
     order = Order(
         manifest=manifest,
         folder=folder,
-        graph=Graph(manifest, stages, done),
-        store=store,
-        stages=stages,
+        graph=graph,
+        store=standing.store_of(manifest),
+        stages=known(),
         tell=tell,
         stop_signal=stop_signal,
         workers=_workers(manifest.settings),
+        search=search,
     )
-    with upkeep.using(store, keys):
-        LAUNCHERS[manifest.settings.launch].launch(order)
+    LAUNCHERS[manifest.settings.launch].launch(order)
     return order.failures
+
+
+def _search(
+    sweeping: Sweeping, tell: launch.Tell, stop_signal: Callable[[], str | None]
+) -> list[launch.Failure]:
+    """Go on with a search until it has all its trials; no two processes do so at a time."""
+    from runner.sweep.search import LEASE, Search
+
+    folder, settings = sweeping.folder, sweeping.manifest.settings
+
+    def stop_here() -> None:
+        if signal_name := stop_signal():
+            raise Stopped(signal_name)
+
+    with writing(folder):
+        files.make_folder(folder)
+    with lease(folder / LEASE, lambda text: tell(launch.Said(0, text)), stop_here):
+        manifest = replace(now(sweeping).manifest, settings=settings)
+        manifests.save(manifest, folder)
+        locked = _locked(manifest.path)
+        with Search(manifest, folder, known(), locked, tell, _workers(settings)) as search:
+            return _launch(manifest, folder, search.graph, tell, stop_signal, search)
+
+
+def now(sweeping: Sweeping) -> Sweeping:
+    """A sweep as its folder has it: a search has added jobs since it was prepared."""
+    written = manifests.load(sweeping.folder)
+    return replace(sweeping, manifest=written) if written else sweeping
 
 
 def _workers(settings: Sweep) -> int:
