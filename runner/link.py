@@ -38,6 +38,9 @@ class Top:
     name: str = option("", "The run's name; the file's name where left out")
     steps: tuple[str, ...] = option(help="The steps, in order")
     seed: int = option(0, "The seed of every step that draws at random", at_least=0)
+    deterministic: bool = option(
+        False, "On a GPU, only algorithms that give the same bits each time, in every training"
+    )
     store: Kept | Path | None = option(
         None, "Where finished steps are kept, and which of them", from_cwd=True
     )
@@ -61,6 +64,10 @@ def link(
     `known` holds what an earlier call has found of recipes that were written in the same places.
     """
     return _Linking(path, values, removed, written, stages, problems, known or Known()).recipe()
+
+
+OF_ALL = {"seed": int, "deterministic": bool}
+"""What a recipe says for every step that has such an option and says nothing of it."""
 
 
 class Known:
@@ -246,7 +253,7 @@ class _Linking:
             where,
             stage_name,
             json.dumps(given, default=repr),
-            self.values.get("seed"),
+            *map(self.values.get, OF_ALL),
             earlier,
         )
         inputs = self.known.inputs.get(same)
@@ -268,8 +275,9 @@ class _Linking:
         stage = self.stages[stage_name]
         roles = {role: given.pop(role) for role in stage.NEEDS if role in given}
         names = {f.name for f in fields(stage.Options)}
-        if "seed" in names and "seed" not in given and isinstance(self.values.get("seed"), int):
-            given["seed"] = self.values["seed"]
+        for name, kind in OF_ALL.items():  # a wrong type is the recipe's own fault, said once
+            if name in names and type(self.values.get(name)) is kind:
+                given.setdefault(name, self.values[name])
         options, faults = build(stage.Options, given, where)
         also = tuple(stage.NEEDS)
         self._report(
