@@ -44,6 +44,7 @@ usage: runner COMMAND ...
   runs [RECIPE]                what has been run: when, how it ended, scores; --json
   watch [RUN]                  follow a run from another terminal; --once
   diff RUN RUN                 what explains the difference of two runs, and what came of it
+  reproduce RUN                make a run or a saved model again from nothing, and compare
   report RUN                   the report of a run, made again from its folder
   rm RUN                       remove a run's folder; the results stay in the store
   generate RUN PROMPT          have the last model of a run answer
@@ -368,6 +369,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "runs": _of("cli_runs", "runs"),
     "watch": _of("cli_watch", "watch"),
     "diff": _of("cli_runs", "diff"),
+    "reproduce": _of("cli_reproduce", "reproduce"),
     "report": _of("cli_runs", "report"),
     "rm": _of("cli_runs", "rm"),
     "generate": _of("cli_answers", "generate"),

@@ -38,6 +38,9 @@ class Top:
     name: str = option("", "The run's name; the file's name where left out")
     steps: tuple[str, ...] = option(help="The steps, in order")
     seed: int = option(0, "The seed of every step that draws at random", at_least=0)
+    deterministic: bool = option(
+        False, "On a GPU, only algorithms that give the same bits each time, in every training"
+    )
     store: Kept | Path | None = option(
         None, "Where finished steps are kept, and which of them", from_cwd=True
     )
@@ -61,6 +64,10 @@ def link(
     `known` holds what an earlier call has found of recipes that were written in the same places.
     """
     return _Linking(path, values, removed, written, stages, problems, known or Known()).recipe()
+
+
+OF_ALL = ("seed", "deterministic")
+"""What a recipe says for every step that has such an option and says nothing of it."""
 
 
 class Known:
@@ -88,13 +95,14 @@ class _Linking:
         self.known, self.mappings = known, dict[str, dict[str, Any]]()
         self.steps: list[Step] = []
         self.faulty: set[str] = set()
-        self.seed: int | None = None
+        self.of_all: dict[str, Any] = {}
 
     def recipe(self) -> Recipe:
         """The linked recipe, or RecipeError."""
         tops = {f.name for f in fields(Top)}
         top, faults = build(Top, {k: v for k, v in self.values.items() if k in tops})
-        self.seed = top.seed if top and "seed" in self.values else None
+        if top:  # else a wrong one is the recipe's own fault, said once
+            self.of_all = {name: getattr(top, name) for name in OF_ALL if name in self.values}
         self._report(faults)
         listed = self._listed()
         self._check_names(tops, listed)
@@ -254,7 +262,7 @@ class _Linking:
             where,
             stage_name,
             json.dumps(given, default=repr),
-            self.values.get("seed"),
+            *map(self.values.get, OF_ALL),
             earlier,
         )
         inputs = self.known.inputs.get(same)
@@ -279,8 +287,7 @@ class _Linking:
         stage = self.stages[stage_name]
         roles = {role: given.pop(role) for role in stage.NEEDS if role in given}
         names = {f.name for f in fields(stage.Options)}
-        if "seed" in names and "seed" not in given and self.seed is not None:
-            given["seed"] = self.seed
+        given |= {n: self.of_all[n] for n in names & self.of_all.keys() - given.keys()}
         options, faults = build(stage.Options, given, where)
         also = tuple(stage.NEEDS)
         self._report(

@@ -20,12 +20,19 @@ def of_run(words: Sequence[str], begun: float) -> dict[str, Any]:
         "command": list(words),
         "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)),
         "seconds": round(time.time() - begun, 3),
+        **machine(),
+        "libraries": versions(),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What everything is done with and on, the libraries left out."""
+    return {
         "runner": __version__,
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cores": hardware.cores(),
         "gpus": [gpu.name for gpu in hardware.gpus()],
-        "libraries": versions(),
     }
 
 

@@ -151,7 +151,7 @@ def carry_out_in(folder: RunFolder, store: Store, screen: Tell) -> list[Outcome]
         if planned.work:
             alive.enter_context(lease(folder.folder / ALIVE, lambda _: None))
             alive.enter_context(upkeep.using(store, [each.key for each in planned.steps]))
-            tell(Noted("", _prepared(folder.folder)))
+            tell(Noted("", _prepared(folder)))
         for note in planned.notes:
             tell(Noted("", note))
         with (
@@ -173,11 +173,15 @@ def carry_out_in(folder: RunFolder, store: Store, screen: Tell) -> list[Outcome]
         alive.close()
 
 
-def _prepared(folder: Path) -> str:
+def _prepared(folder: RunFolder) -> str:
     """Make the process ready for libraries; gives the hardware in words."""
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     # libraries of the first step may import trackio, which reads this then and never again
-    os.environ.setdefault("TRACKIO_DIR", str((folder.parent / TRACKERS / "trackio").resolve()))
+    place = (folder.folder.parent / TRACKERS / "trackio").resolve()
+    os.environ.setdefault("TRACKIO_DIR", str(place))
+    if any(getattr(p.step.options, "deterministic", False) for p in folder.plan.work):
+        # torch reads it where a GPU is first used, be that in a step before the training
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return hardware.prepare()
 
 

@@ -3,9 +3,10 @@
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import TextIO
@@ -57,3 +58,21 @@ def output_into(log: TextIO, *, active: bool) -> Iterator[None]:
         os.close(kept[0])
         os.close(kept[1])
         logging.captureWarnings(False)
+
+
+def call(command: Sequence[str]) -> int:
+    """Run a command to its end, and give its exit code; signals to this process go to it.
+
+    It writes where this process does, in a group of its own, so that each Ctrl-C reaches it once.
+    """
+    process = subprocess.Popen(command, process_group=0)
+
+    def hand_on(number: int, _: FrameType | None) -> None:
+        process.send_signal(number)
+
+    before = {number: signal.signal(number, hand_on) for number in SIGNALS}
+    try:
+        return process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -8,12 +8,14 @@ from typing import Any
 
 import yaml
 
-from runner import files, lock
+from runner import files, lock, provenance
 from runner.plan import versions
 from runner.secrets import masked
 from runner.stage import About, Context
 
 RECIPE, LINEAGE = "recipe.yaml", "lineage.json"
+PAPERS = ("README.md", RECIPE, str(lock.path_of(Path(RECIPE))), LINEAGE)
+"""What a saved folder holds beside the model: it has times and versions in it."""
 SCHEMA = 1
 DESTINATION = ("push", "overwrite")
 """What of a step that saves is left out of the recipe: nobody else means these places."""
@@ -31,9 +33,17 @@ def write(folder: Path, context: Context) -> None:
 
 
 def lineage(about: About, clean: "Cleaner") -> dict[str, Any]:
-    """Every step that the model builds on: key, inputs, digest, figures, when and how long."""
-    steps = [clean.cleaned(row) for row in about.lineage]
-    return {"schema": SCHEMA, "recipe": about.recipe, "step": about.step, "steps": steps}
+    """Every step that the model builds on: key, inputs, digest, figures, when and how long.
+
+    With the machine that saved it, since a result that cannot be had again may be for that.
+    """
+    return {
+        "schema": SCHEMA,
+        "recipe": about.recipe,
+        "step": about.step,
+        "machine": provenance.machine(),
+        "steps": [clean.cleaned(row) for row in about.lineage],
+    }
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ NEEDS: Mapping[str, Need] = {
     "scores": Need(kind="scores", many=True, optional=True),
 }
 GIVES = "files"
-VERSION = 2
+VERSION = 3
 PARTS = False
 HOLDS = False
 
