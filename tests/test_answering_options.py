@@ -80,3 +80,24 @@ def test_engines_say_what_they_cannot_do():
     found = places({"gguf": step}, engine="llama.cpp", beams=2)
     assert found[-1] == "beams"
     assert "engine" in places({}, engine="llama.cpp")
+
+
+def test_vllm_says_by_name_what_it_does_not_have():
+    step = MODEL["model"]
+    others = {"beams": 2, "prompt_lookup": 2, "no_repeat_ngram_size": 2}
+    found = dict(faults(MODEL | {"assistant": step, "gguf": step}, engine="vllm", **others))
+    assert found["no_repeat_ngram_size"] == (
+        "no_repeat_ngram_size is for engine: transformers or llama.cpp."
+    )
+    assert {*others, "assistant", "gguf"} < {*found}
+    constrained = dict(faults(engine="vllm", regex="a", logprobs=True))
+    assert "logprobs of constrained answers is for" in constrained["logprobs"]
+    assert places(memory_share=0.5, gpus=2) == ["memory_share", "gpus"]
+    assert dict(faults(engine="vllm", gpus=64))["gpus"].endswith("GPUs, not 64.")
+    assert "" in places({}, engine="vllm")
+
+
+def test_an_engine_without_its_library_names_the_line_that_brings_it(monkeypatch):
+    monkeypatch.setattr("runner.extras.find_spec", lambda name: None)
+    for engine, extra in (("vllm", "vllm"), ("llama.cpp", "gguf")):
+        assert f'pip install "recipe-runner[{extra}]"' in dict(faults(engine=engine))["engine"]

@@ -54,7 +54,8 @@ OPTIONS = {
     "save": "to overwrite format gguf shard_size hard_links verify push",
     "generate": "prompts file file_digest chat rows prefix samples max_new_tokens min_new_tokens"
     " stop temperature top_p top_k min_p beams length_penalty repetition_penalty"
-    " no_repeat_ngram_size json_schema regex prompt_lookup logprobs seed engine batch_size",
+    " no_repeat_ngram_size json_schema regex prompt_lookup logprobs seed engine batch_size"
+    " memory_share gpus",
 }
 UNKEYED = {
     "fetch": "revision path url sha256",
@@ -62,7 +63,7 @@ UNKEYED = {
     "adapt": "micro_batch_size gradient_checkpointing loss_limit checkpoint_every"
     " checkpoint_seconds keep_checkpoints devices retries track",
     "evaluate": "batch_size require",
-    "generate": "file batch_size",
+    "generate": "file batch_size memory_share gpus",
     "process": "filters template workers",
     "save": "overwrite hard_links verify push",
 }

@@ -20,6 +20,12 @@ def grammar(json_schema: Mapping[str, Any] | None, regex: str | None) -> str:
     return str(LLMatcher.grammar_from_json_schema(json.dumps(json_schema), defaults=blanks))
 
 
+def with_blanks(json_schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema that says itself which blanks stand between the parts, for whoever follows it."""
+    said = {"whitespace_pattern": BLANKS, **json_schema.get("x-guidance", {})}
+    return {**json_schema, "x-guidance": said}
+
+
 def fault(json_schema: Mapping[str, Any] | None, regex: str | None) -> str:
     """What is wrong with a schema or a regular expression; empty where nothing is."""
     from llguidance import LLMatcher

@@ -1,4 +1,4 @@
-"""What runs a model: the same requests, settings and draws, whichever it is."""
+"""What runs a model: the same requests and settings, whichever it is."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from runner import products
 from runner.answering.asking import Request, Tokens
 from runner.answering.settings import Options
+from runner.stage import Context
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,10 @@ class Engine(Protocol):
         """Prepare for so many tokens of a prompt with its answer."""
 
     def width(self, length: int) -> int:
-        """The tokens that a prompt of this length is padded to; only equal ones share a batch."""
+        """The tokens that a prompt of this length is padded to; only equal ones share a batch.
+
+        0 of an engine that mixes prompts of any length.
+        """
 
     def rows(self, width: int) -> int:
         """How many prompts of this width are answered together."""
@@ -40,17 +44,21 @@ class Engine(Protocol):
         """Let go of what the engine itself has opened."""
 
 
-def of(options: Options, inputs: Mapping[str, Any]) -> Engine:
+def of(options: Options, inputs: Mapping[str, Any], context: Context) -> Engine:
     """The engine that the options name, with the model that it runs."""
     if options.engine == "llama.cpp":
         from runner.answering import with_llama
 
         return with_llama.opened(options, inputs["gguf"].folder)
-    from runner.answering.with_transformers import Transformers
-
     model = inputs["model"]
     if "dataset" in inputs and inputs["dataset"].template is not None:
         model = products.with_template(model, inputs["dataset"].template)
+    if options.engine == "vllm":
+        from runner.answering.with_vllm import Vllm
+
+        return Vllm(options, model, context)
+    from runner.answering.with_transformers import Transformers
+
     assistant = inputs.get("assistant")
     return Transformers(options, model, assistant)
 

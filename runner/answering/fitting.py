@@ -26,13 +26,17 @@ def rows(model: Any, width: int, longest: int, beams: int) -> int:
 def bytes_per_row(model: Any, width: int, longest: int) -> int:
     """The cache of keys and values, one layer's activations of the prompt, and the scores."""
     config = model.config.get_text_config()
-    size = model.dtype.itemsize
+    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    layer = width * model.dtype.itemsize * (3 * inner + 8 * config.hidden_size)
+    return int(cached_bytes(model) * longest + layer + SCORES * 4 * config.vocab_size)
+
+
+def cached_bytes(model: Any) -> int:
+    """Bytes of the keys and values that are kept of one token."""
+    config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    cache = 2 * config.num_hidden_layers * heads * head * size * longest
-    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    layer = width * size * (3 * inner + 8 * config.hidden_size)
-    return int(cache + layer + SCORES * 4 * config.vocab_size)
+    return int(2 * config.num_hidden_layers * heads * head * model.dtype.itemsize)
 
 
 def _free(device: Any) -> int | None:

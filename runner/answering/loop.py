@@ -28,7 +28,7 @@ def answers(
     """
     if asked is None:
         asked = asking.prompts(options, inputs.get("dataset"))
-    with closing(engines.of(options, inputs)) as engine:
+    with closing(engines.of(options, inputs, context)) as engine:
         wanted = asking.requests(options, asked, engine.tokens)
         return _Answering(options, engine, context, wanted).rows()
 

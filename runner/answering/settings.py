@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from runner import extras, files
+from runner import extras, files, hardware
 from runner.options import Fault, option, plain
 from runner.recipe import Step
 from runner.stage import Facts, writes_text
@@ -63,12 +63,20 @@ class Options:
         False, "Keep each token's log-probability, by the model and before any other setting"
     )
     seed: int = option(0, "Decides what is drawn, for each row by itself", at_least=0)
-    engine: Literal["transformers", "llama.cpp"] = option(
+    engine: Literal["transformers", "vllm", "llama.cpp"] = option(
         "transformers", "What runs the model; llama.cpp takes GGUF files"
     )
     batch_size: int | Literal["auto"] = option(
         "auto", "Rows answered together; auto is what fits", keyed=False
     )
+    memory_share: float = option(
+        0.8,
+        "vllm: the most that it takes of the memory that is free, of the GPU's or the machine's",
+        at_least=0.05,
+        at_most=1,
+        keyed=False,
+    )
+    gpus: int = option(1, "vllm: GPUs that hold a part of each layer", at_least=1, keyed=False)
 
 
 NOT_OF_ONE_ANSWER = (
@@ -81,8 +89,14 @@ NOT_OF_ONE_ANSWER = (
     "prompt_lookup",
     "engine",
     "batch_size",
+    "memory_share",
+    "gpus",
 )
 """What says which answers there are, or how fast they come, and not what a single one is."""
+EXTRAS: Mapping[str, str] = {"vllm": "vllm", "llama.cpp": "gguf"}
+"""The extra that brings each engine; transformers is always there."""
+OURS = ("transformers", "llama.cpp")
+"""The engines whose scores come to us before a token is chosen."""
 DRAWING: Mapping[str, Any] = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "samples": 1}
 """Options that mean something for drawn answers alone, and what they are where they are unused."""
 
@@ -181,22 +195,36 @@ def _guessing(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> Itera
 
 
 def _engine(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> Iterator[Fault]:
-    if options.engine == "transformers":
-        if not inputs.get("model"):
-            fact = "there is no model to ask: no step before this one gives one."
-            yield Fault((), fact, "It comes from: load, adapt, quantize.")
-        if inputs.get("gguf"):
-            yield Fault(("gguf",), "gguf is for engine: llama.cpp alone.")
-        return
-    if lacking := extras.missing("gguf"):
+    yield from _not_for(options, inputs)
+    extra = EXTRAS.get(options.engine)
+    if extra and (lacking := extras.missing(extra)):
         yield Fault(("engine",), f"engine: {lacking}")
-    if not inputs.get("gguf"):
-        fact = "llama.cpp takes a GGUF file: `gguf:` names the step that gives it."
-        yield Fault(("engine",), fact)
-    unable = {
-        "beams": options.beams > 1,
-        "prompt_lookup": options.prompt_lookup > 0,
-        "assistant": bool(inputs.get("assistant")),
+    if options.engine == "llama.cpp":
+        if not inputs.get("gguf"):
+            fact = "llama.cpp takes a GGUF file: `gguf:` names the step that gives it."
+            yield Fault(("engine",), fact)
+        return
+    if not inputs.get("model"):
+        fact = "there is no model to ask: no step before this one gives one."
+        yield Fault((), fact, "It comes from: load, adapt, quantize.")
+    if options.engine == "vllm" and (there := len(hardware.gpus())) < options.gpus > 1:
+        yield Fault(("gpus",), f"there are {there} GPUs, not {options.gpus}.")
+
+
+def _not_for(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> Iterator[Fault]:
+    """What is set, or named as a role, that the engine does not have."""
+    follows = options.json_schema is not None or options.regex is not None
+    engines = {
+        "beams": ("transformers",) if options.beams > 1 else (),
+        "prompt_lookup": ("transformers",) if options.prompt_lookup else (),
+        "assistant": ("transformers",) if inputs.get("assistant") else (),
+        "gguf": ("llama.cpp",) if inputs.get("gguf") else (),
+        "no_repeat_ngram_size": OURS if options.no_repeat_ngram_size else (),
+        "logprobs": OURS if options.logprobs and follows else (),
+        "memory_share": ("vllm",) if options.memory_share != Options.memory_share else (),
+        "gpus": ("vllm",) if options.gpus > 1 else (),
     }
-    for name in (name for name, is_set in unable.items() if is_set):
-        yield Fault((name,), f"{name} is for engine: transformers.")
+    for name, able in engines.items():
+        if able and options.engine not in able:
+            beside = " of constrained answers" if name == "logprobs" else ""
+            yield Fault((name,), f"{name}{beside} is for engine: {' or '.join(able)}.")
