@@ -2,7 +2,7 @@
 PYTHON ?= python
 TORCH ?= torch==2.13.0
 
-.PHONY: check test fast lint latest test-s3 test-olah test-report test-trackers test-llama test-vllm test-lm-eval test-quantize long long-quantize gpu bench torture torture-train readme golden
+.PHONY: check test fast lint latest test-s3 test-olah test-report test-trackers test-llama test-vllm test-lm-eval test-quantize long long-quantize gpu bench torture torture-train readme docs pictures golden
 
 check: test lint
 
@@ -111,6 +111,22 @@ torture-train:
 
 readme:
 	$(PYTHON) tools/readme.py
+	$(PYTHON) tools/docs.py
+
+ZENSICAL = 0.0.73
+
+# docs/ as a site, in build/site, and a look at what was built.
+docs:
+	$(call on-top,docs,zensical==$(ZENSICAL))
+	rm -rf build/site .cache
+	.venv-docs/bin/zensical build --strict
+	$(PYTHON) -m pytest tests/servers/built_site.py
+
+# Of the newest run of the quickstart below runs/; needs Chromium.
+RUN = quickstart
+
+pictures:
+	$(PYTHON) tools/pictures.py $(RUN)
 
 golden:
 	$(PYTHON) tools/golden.py

@@ -52,7 +52,7 @@ usage: runner COMMAND ...
   list                         recipes, stages and presets
   copy RECIPE FILE             a copy of a recipe, to make it your own
   new FILE                     a new recipe, by a few questions or --model, --data, --method
-  import FILE FILE             a recipe from a configuration of axolotl or LLaMA-Factory
+  import FILE FILE             a recipe from what axolotl, LLaMA-Factory or Oumi are given
   schema [STAGE]               the JSON schema of recipes (of a stage's presets), for editors
   doctor                       what this machine has for runs, and what it lacks; --self-test
   completion SHELL             the script by which bash or fish complete all this

@@ -108,9 +108,10 @@ def _import(words: Sequence[str]) -> int:
     from runner.stages import known
 
     parser = ArgumentParser(
-        "runner import", description="A recipe from a configuration of axolotl or LLaMA-Factory."
+        "runner import",
+        description="A recipe from a configuration of axolotl, LLaMA-Factory or Oumi.",
     )
-    parser.add_argument("file", type=Path, help="axolotl's or LLaMA-Factory's YAML")
+    parser.add_argument("file", type=Path, help="the YAML of axolotl, LLaMA-Factory or Oumi")
     parser.add_argument("to", type=Path, help="the new file, mine.yaml")
     given = parser.parse_args(words)
     draft, name = importing.read(given.file), UNFIT.sub("-", given.to.stem)

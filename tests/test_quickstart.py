@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -42,6 +43,14 @@ class Place:
         out = process.communicate()[0]
         assert process.returncode == 0, out
         return out
+
+    def do(self, *words: str) -> str:
+        command = [sys.executable, "-m", "runner", *words]
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.env, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def record(self) -> dict[str, Any]:
         newest = max((self.folder / "runs" / "quickstart").iterdir(), key=lambda path: path.name)
@@ -114,6 +123,25 @@ def test_a_second_run_reuses_everything(place):
     assert "0 steps run, 10 reused" in out
     assert {step["verdict"] for step in place.record()["steps"].values()} == {"reuse"}
     assert out.split("exact match")[1] == place.out.split("exact match")[1]
+
+
+def lacking(shown: str, out: str) -> list[str]:
+    """The lines of a page that an output does not have in this order, whatever the numbers are."""
+    said = iter([" ".join(line.split()) for line in out.splitlines()])
+    wanted = [line for line in shown.splitlines() if line != "..."]
+    patterns = [re.sub(r"\d+", r"\\d+", re.escape(" ".join(line.split()))) for line in wanted]
+    found = [any(re.fullmatch(each, line) for line in said) for each in patterns]
+    return [line for line, is_there in zip(wanted, found, strict=True) if not is_there]
+
+
+def test_the_tutorial_shows_what_happens(place):
+    page = (Path(__file__).parent.parent / "docs" / "tutorial.md").read_text()
+    shown = re.findall(r"<!-- output: (.*?) -->\n```text\n(.*?)```\n", page, re.DOTALL)
+    assert len(shown) == 7
+    place.do("copy", "quickstart", "mine.yaml")
+    outs = [place.out, *(place.do(*shlex.split(command)) for command, _ in shown[1:])]
+    for (command, expected), out in zip(shown, outs, strict=True):
+        assert lacking(expected, out) == [], f"{command}\n{out}"
 
 
 def test_the_quickstart_killed_in_training_and_after_ends_with_the_same_bytes(place, moment):

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 from runner import cli
-from runner.quantizing.methods import METHODS, Method
 from runner.stages import STAGES
 
 ROOT = Path(__file__).parent.parent
@@ -16,7 +15,7 @@ def generated(text: str) -> str:
     recipe = (ROOT / "recipes" / "quickstart.yaml").read_text(encoding="utf-8")
     text = _block(text, "file: recipes/quickstart.yaml", "yaml", recipe)
     text = _block(text, "command: runner --help", "", cli.HELP)
-    text = _table(
+    return _table(
         text,
         "stages",
         "| stage | what it does | needs | gives |",
@@ -25,16 +24,6 @@ def generated(text: str) -> str:
             for name, stage in STAGES.items()
         ],
     )
-    head = "| `method` | bits | made by | from rows | opens in |"
-    return _table(text, "methods", head, [_method(*each) for each in METHODS.items()])
-
-
-def _method(name: str, method: Method) -> str:
-    bits = ", ".join(map(str, sorted(method.bits))) or "as they are"
-    extra = f" (extra: {method.extra})" if method.extra else ""
-    rows = "yes" if method.calibrates else "no"
-    opens = ", ".join(method.opens_in)
-    return f"| {name} | {bits} | {method.library or 'a copy'}{extra} | {rows} | {opens} |"
 
 
 def _table(text: str, marker: str, head: str, rows: list[str]) -> str:

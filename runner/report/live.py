@@ -41,7 +41,7 @@ class Line:
 def live(plan: Plan, stream: TextIO) -> Iterator[Tell]:
     """A table that follows the run while the block runs."""
     console = Console(file=stream, width=_width(stream))
-    table = _Table(plan, console.width)
+    table = LiveTable(plan, console.width)
     with Live(
         table, console=console, refresh_per_second=8, redirect_stdout=False, redirect_stderr=False
     ):
@@ -58,7 +58,9 @@ def _width(stream: TextIO) -> int | None:
         return None
 
 
-class _Table:
+class LiveTable:
+    """Every step of a plan, a line each, as the events have it."""
+
     def __init__(self, plan: Plan, width: int) -> None:
         self.wide = width >= WIDE
         self.lines = {planned.step.name: Line(planned) for planned in plan.steps}
