@@ -21,7 +21,7 @@ def examined(folder, *words, **environment):
     """What `runner doctor` prints in a process of its own, and its exit code."""
     env = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_HOME": str(folder / "home"), **environment}
     command = [sys.executable, "-m", "runner", "doctor", *words]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=500)
     assert done.stderr == ""
     return done.stdout, done.returncode
 
