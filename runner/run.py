@@ -17,7 +17,7 @@ import yaml
 
 from runner import files, hardware, lineage, products, provenance, room, upkeep
 from runner import lock as locks
-from runner.compose import compose
+from runner.composing import compose
 from runner.errors import (
     EXPLAINED,
     Problem,
