@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from runner import lock as locks
 from runner import room as rooms
 from runner import running
-from runner.compose import compose
+from runner.composing import compose
 from runner.errors import Finding, Problem, RecipeError, RunnerError, Severity
 from runner.files import human_bytes
 from runner.looking import Looking, Refusals, errors, of_step, problem

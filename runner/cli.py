@@ -230,7 +230,7 @@ def _show_recipe(name: str, overrides: Sequence[str], stages: "Mapping[str, Stag
     import yaml
 
     from runner import places
-    from runner.compose import compose
+    from runner.composing import compose
 
     names = [path.stem for path in places.recipes()]
     if not name.endswith(".yaml") and name not in names:

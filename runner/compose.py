@@ -5,7 +5,7 @@ found here. All problems of a recipe are collected and raised together.
 """
 
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -31,6 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner import origins, places
 from runner.changes import Axis, Change, Span, exchanged, is_leaf, overlap, places_of
+from runner.composing import Composed
 from runner.errors import Problem, RecipeError, did_you_mean, listing
 from runner.link import Known, link
 from runner.origins import Document, Origins
@@ -38,11 +39,19 @@ from runner.recipe import Recipe
 from runner.stage import Stage
 
 
-def compose(name: str, overrides: Sequence[str], stages: Mapping[str, Stage]) -> Recipe:
-    """Compose and check a recipe; RecipeError with every problem that was found."""
+def compose(
+    name: str,
+    overrides: Sequence[str],
+    stages: Mapping[str, Stage],
+    keep: Callable[[Composed], None] = lambda _: None,
+) -> Recipe:
+    """Compose and check a recipe; RecipeError with every problem that was found.
+
+    `keep` is given what a recipe without a problem was linked of.
+    """
     problems: list[Problem] = []
     changes = [change for text in overrides if (change := _parse(text, problems))]
-    return Composer(name, stages, problems).recipe(changes)
+    return Composer(name, stages, problems).recipe(changes, keep)
 
 
 class Composer:
@@ -61,7 +70,9 @@ class Composer:
         self.document = document
         self.forms: dict[tuple[Any, ...], _Form] = {}
 
-    def recipe(self, changes: Sequence[Change]) -> Recipe:
+    def recipe(
+        self, changes: Sequence[Change], keep: Callable[[Composed], None] = lambda _: None
+    ) -> Recipe:
         """The recipe with these overrides; RecipeError with every problem that was found."""
         form = tuple(each.where if each.is_plain else each.text for each in changes)
         if form not in self.forms:
@@ -69,7 +80,7 @@ class Composer:
                 problems = [*self.problems]
                 source = _Source(loader, self.document, changes, [*self.stages], problems)
                 self.forms[form] = _Form(source, changes, self.stages)
-        return self.forms[form].recipe(changes)
+        return self.forms[form].recipe(changes, keep)
 
 
 def axes(name: str, words: Sequence[str]) -> list[Axis]:
@@ -417,7 +428,7 @@ class _Form:
         self.first: dict[str, Any] | None = None
         self.may_exchange = not overlap(source.values)
 
-    def recipe(self, changes: Sequence[Change]) -> Recipe:
+    def recipe(self, changes: Sequence[Change], keep: Callable[[Composed], None]) -> Recipe:
         """The recipe with these overrides; RecipeError with all problems."""
         self.source.changes = changes
         self.source.written = Origins(places_of(changes), self.documents)
@@ -425,7 +436,9 @@ class _Form:
         plain = self._plain([changes[number] for number in self.numbers])
         removed = {change.where[0] for change in changes if change.removes_step}
         written, problems = self.source.written, self.source.problems
-        return link(self.path, plain, removed, written, self.stages, problems, self.known)
+        made = link(self.path, plain, removed, written, self.stages, problems, self.known)
+        keep(Composed(self.path, plain, sorted(removed), written.overrides, self.documents))
+        return made
 
     def _plain(self, values: Sequence[Change]) -> dict[str, Any]:
         """As Hydra and OmegaConf give it; where only scalars differ from the first, exchanged."""

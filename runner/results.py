@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import files
-from runner.compose import compose
+from runner.composing import compose
 from runner.errors import Problem, RecipeError
 from runner.events import Event, Noted
 from runner.execute import product

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from runner import hardware, lineage, room, upkeep
 from runner import lock as locks
-from runner.compose import compose
+from runner.composing import compose
 from runner.errors import (
     EXPLAINED,
     Problem,

@@ -1,11 +1,16 @@
 """`runner check`: everything at once, with nothing brought, and what is done is not asked again."""
 
 import json
+import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
 
+import hub as double
+import huggingface_hub
 import pytest
+from hub import Repo, Token
+from huggingface_hub import constants
 from mistakes import Mistake, row
 
 from runner import cli, network
@@ -14,6 +19,8 @@ from runner.quantizing import calibration
 from runner.quantizing.settings import Calibration
 from runner.saving import targets
 
+READER = "hf_" + "r" * 30
+TEMPLATE = "/{repo_id}/resolve/{revision}/{filename}"
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -188,3 +195,63 @@ def test_a_look_takes_the_first_rows_alone():
     assert trial.few(Options()).first == trial.ROWS == 64
     assert trial.few(Options(first=3, held_out=9)).first == 3
     assert trial.few(Options(held_out=9)).held_out == 0
+
+
+# What the Hub is asked
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A Hub with a model that all may have, and somebody logged in who may read."""
+    content = {"config.json": b"{}", "model.safetensors": bytes(5000)}
+    repos = Repo("acme/tiny", files=content), Repo("acme/data", "dataset", {"rows.jsonl": b"{}"})
+    with double.serve(*repos, tokens={READER: Token("read")}) as served:
+        for name, value in {
+            "ENDPOINT": served.endpoint,
+            "HUGGINGFACE_CO_URL_TEMPLATE": served.endpoint + TEMPLATE,
+            "HF_HUB_CACHE": str(tmp_path / "cache"),
+            "HF_HUB_OFFLINE": False,
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv("HF_TOKEN", READER)
+        yield served
+        huggingface_hub.close_session()
+
+
+def test_the_hub_is_asked_for_names_and_a_head_and_never_for_a_file(laid, server, capsys):
+    words = laid(("{path: model}", "{repo: acme/tiny}"), ("steps=[fetch]",))
+    Path("right.yaml").write_text("steps: [fetch]\nfetch: {model: {repo: acme/tiny}}\n")
+    assert found(capsys, words[0])[0] == 0
+    assert server.asked("HEAD .*/resolve/.*model.safetensors|HEAD .*/resolve/.*config.json")
+    assert not server.asked("GET .*/resolve/")
+    listed = len(server.asked("/tree/"))
+    assert found(capsys, words[0])[0] == 0
+    assert len(server.asked("/tree/")) == listed == 1, "a commit's listing never changes"
+
+
+def test_what_is_in_the_hub_cache_already_is_not_asked_for(laid, server, capsys):
+    laid()
+    Path("right.yaml").write_text("steps: [fetch]\nfetch: {model: {repo: acme/tiny}}\n")
+    assert cli.main(["run", "right.yaml", "--quiet"]) == 0
+    shutil.rmtree(Path(os.environ["RUNNER_STORE"]) / "entries")
+    server.requests.clear()
+    capsys.readouterr()
+    assert found(capsys, "right.yaml")[0] == 0
+    assert not server.asked("/resolve/|/tree/")
+
+
+def test_a_hub_cache_without_room_is_told_with_the_way_out(laid, server, capsys, monkeypatch):
+    laid()
+    Path("right.yaml").write_text("steps: [fetch]\nfetch: {model: {repo: acme/tiny}}\n")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 0, 100))
+    code, rows = found(capsys, "right.yaml")
+    assert code == 1
+    assert "needs 5.0 kB on disk" in facts(rows, "error", "fetch.model")[0]
+    assert rows[0]["command"].startswith("HF_HOME=FOLDER ")
+
+
+def test_a_push_that_would_be_refused_is_told(laid, server, capsys):
+    code, rows = found(capsys, *laid(("verify: false", "verify: false, push: acme/theirs")))
+    assert code == 1
+    [fact] = facts(rows, "error", "save")
+    assert "would refuse a push to acme/theirs: your token may only read" in fact

@@ -17,10 +17,12 @@ from functools import cached_property
 from pathlib import Path
 
 import costs
+import deciding
 import fetching
 import generating
 import jobs
 import memory
+import mistaking
 import processing
 import quantizing
 import reporting
@@ -171,6 +173,8 @@ def _command(*words: str) -> list[str]:
 SECTIONS: Mapping[str, Callable[[Quickstart], str]] = {
     "quickstart": _quickstart_page,
     "starting": _starting_page,
+    "deciding": lambda _: deciding.page(),
+    "mistakes": lambda _: mistaking.page(),
     "report": lambda quickstart: reporting.page(quickstart.run, quickstart.env),
     "store": lambda _: _store_page(),
     "fetching": lambda _: fetching.page(),

@@ -1,0 +1,122 @@
+"""How soon a mistake is told: from Enter to the first error, for every mistake of the tests.
+
+Alone, `python tools/mistaking.py` prints its part of the page.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+import hub
+from mistakes import MISTAKES, Mistake, repositories
+from tiny import make_model
+
+ROUNDS = 3
+COMMANDS = ("check", "run")
+LOADED = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Told:
+    """One mistake and one command: seconds to the first error, and whether it was the right one."""
+
+    kind: str
+    command: str
+    seconds: float
+    caught: bool
+
+
+def page() -> str:
+    """The part of docs/figures.md about it."""
+    with tempfile.TemporaryDirectory() as place, hub.serve(*repositories()) as server:
+        model = make_model(Path(place) / "model")
+        env = _environment(Path(place), server.endpoint)
+        told = [each for _ in range(ROUNDS) for each in _round(Path(place), model, env)]
+        brought = server.bytes_sent(f"GET .*{LOADED}")
+    count = len(told) // ROUNDS // len(COMMANDS)
+    lines = [
+        "",
+        f"## The first error of {count} mistakes (each {ROUNDS} times)",
+        "",
+        "From the start of the program to the first line of an error that names the mistake and"
+        f" its cure, in seconds. {_caught(told)} Of weights, {brought} bytes were asked for.",
+        "",
+        "| mistakes | `runner check`: median | longest | `runner run`: median | longest |",
+        "|---|---|---|---|---|",
+        *(_row(kind, [each for each in told if each.kind == kind]) for kind in MISTAKES),
+        _row("all", told),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _round(place: Path, model: Path, env: dict[str, str]) -> Iterator[Told]:
+    for kind, mistakes in MISTAKES.items():
+        for mistake in mistakes:
+            for command in COMMANDS:
+                with tempfile.TemporaryDirectory(dir=place) as folder:
+                    words = mistake.lay(Path(folder), model)
+                    yield _told(kind, mistake, [command, *words], folder, env)
+
+
+def _told(
+    kind: str, mistake: Mistake, words: Sequence[str], folder: str, env: dict[str, str]
+) -> Told:
+    """Start a command, and stop the clock at the line that names the mistake."""
+    begun = time.perf_counter()
+    command = [str(Path(sys.executable).with_name("runner")), *words]
+    process = subprocess.Popen(
+        command, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert process.stdout
+    seconds, lines = None, []
+    for line in process.stdout:
+        lines.append(line)
+        if seconds is None and mistake.fact in line:
+            seconds = time.perf_counter() - begun
+    whole = "".join(lines)
+    caught = process.wait() == 1 and seconds is not None and mistake.cure in whole
+    ran = (Path(folder) / "runs").exists()
+    return Told(kind, words[0], seconds or time.perf_counter() - begun, caught and not ran)
+
+
+def _row(name: str, told: Sequence[Told]) -> str:
+    cells = []
+    for command in COMMANDS:
+        seconds = [each.seconds for each in told if each.command == command]
+        cells += [f"{statistics.median(seconds):.2f}", f"{max(seconds):.2f}"]
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def _caught(told: Sequence[Told]) -> str:
+    missed = sum(not each.caught for each in told)
+    return f"{missed} were missed." if missed else "All were caught, before a run had begun."
+
+
+def _environment(place: Path, endpoint: str) -> dict[str, str]:
+    """Nobody is logged in, compiled code is kept, and pip asks no index."""
+    kept = {name: value for name, value in os.environ.items() if "DONTWRITE" not in name}
+    return {
+        **{
+            name: value
+            for name, value in kept.items()
+            if name not in ("HF_TOKEN", "HF_HUB_OFFLINE")
+        },
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(place / "home"),
+        "PIP_NO_INDEX": "1",
+        "PYTHONPYCACHEPREFIX": str(place / "compiled"),
+        "RUNNER_STORE": str(place / "store"),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+if __name__ == "__main__":
+    print(page())
