@@ -55,7 +55,7 @@ usage: runner COMMAND ...
   import FILE FILE             a recipe from what axolotl, LLaMA-Factory or Oumi are given
   schema [STAGE]               the JSON schema of recipes (of a stage's presets), for editors
   doctor                       what this machine has for runs, and what it lacks; --self-test
-  completion SHELL             the script by which bash or fish complete all this
+  completion SHELL             the script by which bash, zsh or fish complete all this
   cache                        what of the Hub cache the kept results use
   store VERB                   what is kept: ls, show, verify, rm, gc, du, pin, unpin
 

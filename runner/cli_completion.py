@@ -11,7 +11,7 @@ def _completion(words: Sequence[str]) -> int:
     parser = ArgumentParser(
         "runner completion",
         description='The script that completes commands, recipes and options: eval "$(runner'
-        ' completion bash)" in ~/.bashrc.',
+        ' completion bash)" in ~/.bashrc, or zsh in ~/.zshrc.',
     )
     parser.add_argument("shell", choices=[*SHELLS])
     print(SHELLS[parser.parse_args(words).shell], end="")

@@ -28,6 +28,21 @@ _runner_complete() {
 } 2>/dev/null
 complete -o default -F _runner_complete runner
 """,
+    "zsh": """\
+_runner() {
+    local -a found more
+    local line="${(j: :)words[1,CURRENT-1]} ${(Q)PREFIX}"
+    found=("${(@f)$(runner complete "$line" 2>/dev/null)}")
+    found=(${found:#})
+    if (( ! $#found )); then _files; return; fi
+    more=(${(M)found:#*[=.]})  # a value or a name follows at once
+    found=(${found:#*[=.]})
+    compadd -S '' -a more
+    compadd -a found
+}
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
+compdef _runner runner
+""",
     "fish": """\
 complete -c runner -f -a '(runner complete (commandline -cp | string collect) 2>/dev/null)'
 complete -c runner -n 'test -z "$(runner complete (commandline -cp | string collect))"' -F

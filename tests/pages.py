@@ -5,6 +5,19 @@ import math
 from pathlib import Path
 from typing import Any
 
+FAILURE = """\
+# pages: adapt failed
+
+It failed {word}.
+
+## Likely causes
+1. the memory is full: Take fewer rows at once {word}.
+2. the disk is full: See what can go: runner store gc
+
+## To go on
+    runner run pages {word}
+What was done is kept: 2 of 5 steps.
+"""
 VOCABULARY = ("<|user|>", "<|end|>", "say ", "it ", "twice")
 
 
@@ -40,6 +53,8 @@ def make_run(runs: Path, word: str = "plain", *, steps: int = 60, ending: str = 
         "steps": {name: _done(name, word) for name in done},
     }
     (folder / "record.json").write_text(json.dumps(record))
+    if ending.startswith("ended by") and "Stopped" not in ending:
+        (folder / "failure.md").write_text(FAILURE.format(word=word))
     return folder
 
 

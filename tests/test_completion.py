@@ -1,7 +1,8 @@
-"""What the TAB key offers, in a real bash, and in fish where it is installed."""
+"""What the TAB key offers, in a real bash, and in zsh and fish where they are installed."""
 
 import os
 import pty
+import re
 import select
 import shutil
 import subprocess
@@ -135,18 +136,23 @@ def typed(command, keys, wanted, shell):
     pid, terminal = pty.fork()
     if pid == 0:
         os.execvpe(command[0], command, {**shell, "TERM": "xterm", "COLUMNS": "200"})
-    shown, until = b"", time.monotonic() + 30
+    shown, until = b"", time.monotonic() + 60
     try:
         for each, mark in keys:
             os.write(terminal, each.encode())
-            while mark.encode() not in shown and time.monotonic() < until:
+            while mark.encode() not in plain(shown) and time.monotonic() < until:
                 if select.select([terminal], [], [], 1)[0]:
                     shown += os.read(terminal, 4096)
-        return wanted.encode() in shown, shown
+        return wanted.encode() in plain(shown), shown
     finally:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
         os.close(terminal)
+
+
+def plain(shown):
+    """What a terminal shows, without the codes that move and colour."""
+    return re.sub(rb"\x1b(\[[0-9;?]*[A-Za-z]|[=>])", b"", shown)
 
 
 def test_the_tab_key_works_in_an_interactive_bash(shell):
@@ -156,6 +162,33 @@ def test_the_tab_key_works_in_an_interactive_bash(shell):
     ]
     found, shown = typed(["bash", "--norc", "-i"], keys, "late=greedy ", shell)
     assert found, shown
+
+
+ZSH = """\
+PS1="ready> "; eval "$(runner completion zsh)"
+tell() { print -r -- "[$BUFFER]"; BUFFER= }; zle -N tell; bindkey "^X" tell; echo se""t
+"""
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="there is no zsh")
+def test_the_tab_key_works_in_an_interactive_zsh(shell):
+    lines = {
+        "runner pl\t": "[runner plan ]",
+        "runner run ow\t": "[runner run own ]",
+        "runner run own late=gr\t": "[runner run own late=greedy ]",
+        "runner run own late.temp\t0.5": "[runner run own late.temperature=0.5]",
+        "runner run own load.quantization.method=n\tx": "load.quantization.method=nf4 x]",
+        "runner run own \\~la\t": "[runner run own \\~late ]",
+        "runner run --fre\tall": "[runner run --fresh all]",
+        "runner run own late.top_\t": "[runner run own late.top_]",  # top_k and top_p are shown
+        "runner run own zzz\t": "[runner run own zzz]",
+        "runner copy own ow\t": "[runner copy own own.yaml ]",
+    }
+    keys = [(ZSH, "set\r"), *((line + "\x18", told) for line, told in lines.items())]
+    found, shown = typed(["zsh", "-f", "-i"], keys, "own.yaml ]", shell)
+    missing = [told for told in lines.values() if told.encode() not in plain(shown)]
+    assert not missing, plain(shown).decode()
+    assert found, plain(shown)
 
 
 @pytest.mark.skipif(not shutil.which("fish"), reason="there is no fish")

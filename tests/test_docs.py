@@ -99,6 +99,35 @@ def test_every_stage_command_and_preset_has_its_place():
     assert TEXTS["docs/reference/errors.md"].count("\n- `") > 350
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "plan quickstrat",
+        "plan quickstart adapt.rnk=16",
+        "plan quickstart ~bfore",
+        "plan quickstart adapt.epochs=1",
+        "plan quickstart generate.top_p=0.5",
+        "lock quickstart --check",
+        "report nowhere",
+        "diff nowhere nowhere",
+        "copy quickstart rows.jsonl",
+    ],
+)
+def test_what_a_command_refuses_with_stands_among_the_error_texts(line, beside, capsys):
+    assert cli.main(line.split()) == 1
+    said = capsys.readouterr().err.splitlines()[0]
+    listed = re.findall(r"^- `+ ?(.+?) ?`+(?:<br>|$)", TEXTS["docs/reference/errors.md"], re.M)
+    patterns = [re.sub(r"\\{.*?\\}", ".+", re.escape(text)) for text in listed]
+    assert [text for text in patterns if len(text) > 15 and re.search(text, said)], said
+
+
+def test_readme_and_site_mean_the_same_by_their_words():
+    tables = [TEXTS[name].split("## Words\n")[1] for name in ("README.md", "docs/index.md")]
+    words = [re.findall(r"^\| \w.*$", text.split("\n## ")[0], re.M) for text in tables]
+    assert words[0] == words[1]
+    assert len(words[0]) > 12
+
+
 def test_every_page_stands_in_the_contents_once():
     def named(items):
         for item in items:

@@ -165,6 +165,25 @@ def test_a_fault_that_is_no_users_says_its_class(failed):
     assert "## Likely causes" not in page
 
 
+def test_the_report_lists_the_likely_causes_and_the_command_that_goes_on(failed, tmp_path):
+    page = failed(StepError("the disk is full: <b>No space left on device</b>"), fresh=["s0", "s2"])
+    report = next((tmp_path / "runs").glob("*/*/report.html")).read_text()
+    section = report.split('<section id="failure">')[1].split("</section>")[0]
+    cause = causes.CAUSES[1]
+    assert failure.likely(page) == [(cause.name, cause.cure)]
+    assert f"<li><strong>{cause.name}</strong>: {cause.cure}</li>" in section
+    assert failure.command(page) == "runner run trial --fresh s2"
+    assert '<pre tabindex="0">runner run trial --fresh s2</pre>' in section
+    assert "<b>No space" not in section
+
+
+def test_a_report_of_a_failure_that_nothing_explains_lists_no_causes(failed, tmp_path):
+    failed(StepError("the thing is gone."))
+    report = next((tmp_path / "runs").glob("*/*/report.html")).read_text()
+    assert "What went wrong" in report
+    assert "Likely causes" not in report
+
+
 def test_a_run_that_was_stopped_or_that_ended_well_has_no_page(failed, tmp_path):
     assert failed(Stopped("SIGTERM")) is None
     assert [*tmp_path.rglob(failure.NAME)] == []

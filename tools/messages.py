@@ -1,6 +1,7 @@
 """Every error text of the package, read from its source: what is wrong, and what to do."""
 
 import ast
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def _texts(node: ast.expr, names: Texts) -> list[str]:
             found = names.get(name, [])
         case _:
             found = []
-    return [text for text in found if any(map(str.isalpha, text))]
+    return [text for text in found if re.search(r"[a-z]", re.sub(r"\{.*?\}", "", text))]
 
 
 def _part(node: ast.expr) -> str:

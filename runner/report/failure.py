@@ -1,6 +1,7 @@
 """The page of a run that failed: what, why most likely, and the command that goes on."""
 
 import json
+import re
 import shlex
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,8 @@ from runner.report.folder import LOG, Run, presentable, read
 from runner.secrets import mask
 
 NAME = "failure.md"
+LIKELY = "## Likely causes"
+GO_ON = "## To go on"
 WHOLE = "## The whole of it"
 LOG_LINES, MOST_CAUSES, MOST_OPTIONS = 10, 3, 12
 WIDEST = 160
@@ -39,6 +42,17 @@ def for_terminal(path: Path) -> str:
     return f"{page}\nThe whole of it, with the traceback: {short(path.absolute())}"
 
 
+def likely(page: str) -> list[tuple[str, str]]:
+    """The causes that a page names, the likeliest first, and what helps with each."""
+    section = page.partition(f"\n{LIKELY}\n")[2].partition("\n\n")[0]
+    return re.findall(r"^\d+\. (.+?): (.+)$", section, re.MULTILINE)
+
+
+def command(page: str) -> str:
+    """The command by which, as a page says, the run goes on; empty where there is no page."""
+    return page.partition(f"\n{GO_ON}\n")[2].partition("\n")[0].strip()
+
+
 def _page(run: Run, plan: Plan, error: Exception) -> Iterator[str]:
     steps = failing(run, plan, error)
     found = causes.of(error, run.text(LOG).splitlines()[-LOG_LINES:])[:MOST_CAUSES]
@@ -46,7 +60,7 @@ def _page(run: Run, plan: Plan, error: Exception) -> Iterator[str]:
     yield ""
     yield from _said(error).splitlines()
     if found:
-        yield from ("", "## Likely causes")
+        yield from ("", LIKELY)
         for number, cause in enumerate(found, start=1):
             yield f"{number}. {cause.name}: {cause.cure}"
     for planned in steps:
@@ -56,7 +70,7 @@ def _page(run: Run, plan: Plan, error: Exception) -> Iterator[str]:
     if last := [line[:WIDEST] for line in run.text(LOG).splitlines()[-LOG_LINES:]]:
         yield from ("", f"## The last lines of {LOG}")
         yield from _code(last)
-    yield from ("", "## To go on")
+    yield from ("", GO_ON)
     yield from _code([going_on(run.record.get("command", []), plan, steps, run.keys)])
     yield f"What was done is kept: {len(run.keys)} of {len(plan.steps)} steps."
 

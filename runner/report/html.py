@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import files
-from runner.report import audit, terminal
+from runner.report import audit, failure, terminal
 from runner.report.curves import Curve, draw
 from runner.report.folder import LOG, RECIPE, REPORT, Run, RunStep, presentable, read
 
@@ -65,6 +65,7 @@ def render(run: Run) -> str:
         "figure": figure,
         "share": lambda part, whole: round(100 * part / whole, 1) if whole else 0,
     }
+    explained = run.text(failure.NAME)
     return page.get_template(TEMPLATE).render(
         run=run,
         record=run.record,
@@ -78,6 +79,8 @@ def render(run: Run) -> str:
         facts={step.name: facts_text(step.facts) for step in run.steps if step.facts},
         recipe=run.text(RECIPE),
         log=run.text(LOG).splitlines()[-LOG_LINES:],
+        causes=failure.likely(explained),
+        going_on=failure.command(explained),
         command=shlex.join(["runner", *run.record.get("command", [])]),
         install=install(run.record),
     )
