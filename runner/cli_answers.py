@@ -47,12 +47,17 @@ def _chat(words: Sequence[str]) -> int:
             messages.clear()
             continue
         messages.append({"role": "user", "content": text})
-        row = talking.reply(model, options, messages)
-        print(_said(row))
+        row = talking.reply(model, options, messages, _tell)
+        print("" if row["finish"] != "error" else _said(row))
         messages.append({"role": "assistant", "content": row["answer"]})
         if row["finish"] == "error":
             messages.clear()
     return 0
+
+
+def _tell(text: str) -> None:
+    """A piece of an answer, at once."""
+    print(text, end="", flush=True)
 
 
 def _line() -> str:

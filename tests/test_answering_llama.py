@@ -8,7 +8,9 @@ import pytest
 from test_load import make_gguf
 
 from runner import convert, products
+from runner.answering import loop
 from runner.answering.settings import Options
+from runner.answering.streaming import Stream
 from runner.checkpoint import Checkpoints
 from runner.errors import StepError
 from runner.products import Files
@@ -74,6 +76,16 @@ def test_greedy_answers_are_those_of_llama_cpp_by_hand(gguf, tmp_path):
             answer.append(token)
         assert row["answer"] == tokenizer.decode(answer, skip_special_tokens=True).strip()
     model.close()
+
+
+def test_an_answer_is_told_while_it_is_made(gguf, tmp_path):
+    pieces: list[str] = []
+    options = Options(prompts=PROMPTS[:1], max_new_tokens=8, engine="llama.cpp")
+    context = Context(tmp_path, Checkpoints(tmp_path / "c", print))
+    stream = Stream(options, pieces.append)
+    (row,) = loop.answers(options, {"gguf": Files(gguf)}, context, stream=stream)
+    assert len(pieces) > 1
+    assert row["answer"].startswith("".join(pieces))
 
 
 def test_a_step_without_one_gguf_file_is_refused(tmp_path):

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from runner import hardware
 from runner.answering.settings import Options
+from runner.hardware import Gpu
 from runner.stages import generate
 
 MODEL: dict[str, Any] = {"model": (SimpleNamespace(name="load", options=None),)}
@@ -82,7 +84,7 @@ def test_engines_say_what_they_cannot_do():
     assert "engine" in places({}, engine="llama.cpp")
 
 
-def test_vllm_says_by_name_what_it_does_not_have():
+def test_vllm_says_by_name_what_it_does_not_have(monkeypatch):
     step = MODEL["model"]
     others = {"beams": 2, "prompt_lookup": 2, "no_repeat_ngram_size": 2}
     found = dict(faults(MODEL | {"assistant": step, "gguf": step}, engine="vllm", **others))
@@ -93,11 +95,14 @@ def test_vllm_says_by_name_what_it_does_not_have():
     constrained = dict(faults(engine="vllm", regex="a", logprobs=True))
     assert "logprobs of constrained answers is for" in constrained["logprobs"]
     assert places(memory_share=0.5, gpus=2) == ["memory_share", "gpus"]
-    assert dict(faults(engine="vllm", gpus=64))["gpus"].endswith("GPUs, not 64.")
+    monkeypatch.setattr(hardware, "gpus", lambda: (Gpu("one", 1 << 30, (9, 0)),))
+    assert dict(faults(engine="vllm", gpus=2))["gpus"] == "there are 1 GPUs, not 2."
     assert "" in places({}, engine="vllm")
 
 
 def test_an_engine_without_its_library_names_the_line_that_brings_it(monkeypatch):
     monkeypatch.setattr("runner.extras.find_spec", lambda name: None)
     for engine, extra in (("vllm", "vllm"), ("llama.cpp", "gguf")):
-        assert f'pip install "recipe-runner[{extra}]"' in dict(faults(engine=engine))["engine"]
+        first = faults(engine=engine)[0]
+        assert first[0] == "engine"
+        assert f'pip install "recipe-runner[{extra}]"' in first[1]

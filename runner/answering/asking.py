@@ -85,6 +85,15 @@ class Tokens:
         """A text without any special token."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
+    def text(self, ids: Sequence[int]) -> str:
+        """What tokens say, those that only steer a model left out."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def said(self, options: Options, text: str) -> str:
+        """An answer, of the text that was generated."""
+        whole = options.prefix + text
+        return whole.strip() if self.uses_template(options.chat) else whole
+
     @cached_property
     def stops(self) -> list[int]:
         """The tokens that end an answer."""

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 Decode = Callable[[Sequence[int]], str]
+Hear = Callable[[Sequence[int]], None]
+"""Called with the tokens so far of the first row of a batch, as often as there are new ones."""
 BEFORE = 32
 """Tokens before those of a stop text that are looked at: one may begin inside a token."""
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from runner import products
 from runner.answering.asking import Request, Tokens
+from runner.answering.ending import Hear
 from runner.answering.settings import Options
 from runner.stage import Context
 
@@ -37,8 +38,12 @@ class Engine(Protocol):
     def rows(self, width: int) -> int:
         """How many prompts of this width are answered together."""
 
-    def answer(self, batch: Sequence[Request]) -> list[Drawn]:
-        """The answers to prompts of one width, in their order."""
+    def answer(self, batch: Sequence[Request], hear: Hear | None = None) -> list[Drawn]:
+        """The answers to prompts of one width, in their order; `hear` gets the first as it grows.
+
+        Beams and guessed tokens, which may be taken back, and an engine in a process of its own
+        tell nothing before the end.
+        """
 
     def close(self) -> None:
         """Let go of what the engine itself has opened."""

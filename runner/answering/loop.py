@@ -8,10 +8,11 @@ from typing import Any
 from runner import hardware
 from runner.answering import asking, engines
 from runner.answering.asking import Prompt, Request
-from runner.answering.ending import ended
+from runner.answering.ending import Hear, ended
 from runner.answering.engines import Drawn, Engine
 from runner.answering.keeping import Journal
 from runner.answering.settings import Options
+from runner.answering.streaming import Stream
 from runner.products import Row
 from runner.stage import Context
 
@@ -21,16 +22,18 @@ def answers(
     inputs: Mapping[str, Any],
     context: Context,
     asked: Sequence[Prompt] | None = None,
+    stream: Stream | None = None,
 ) -> list[Row]:
     """Answer everything that is asked, going on after the rows that a killed run has kept.
 
-    `asked` stands for what the options and the inputs would ask.
+    `asked` stands for what the options and the inputs would ask; `stream` is for one answer alone.
     """
     if asked is None:
         asked = asking.prompts(options, inputs.get("dataset"))
     with closing(engines.of(options, inputs, context)) as engine:
         wanted = asking.requests(options, asked, engine.tokens)
-        return _Answering(options, engine, context, wanted).rows()
+        hear = stream.heard(engine.tokens) if stream else None
+        return _Answering(options, engine, context, wanted, hear).rows()
 
 
 def batches(wanted: Sequence[Request], engine: Engine) -> Iterator[list[Request]]:
@@ -50,10 +53,15 @@ class _Answering:
     """One run over the requests."""
 
     def __init__(
-        self, options: Options, engine: Engine, context: Context, wanted: Sequence[Request]
+        self,
+        options: Options,
+        engine: Engine,
+        context: Context,
+        wanted: Sequence[Request],
+        hear: Hear | None,
     ) -> None:
         self._options, self._engine, self._context = options, engine, context
-        self._wanted = wanted
+        self._wanted, self._hear = wanted, hear
         self._journal = Journal(context.draft / "rows.jsonl")
         self._begun, self._tokens, self._at_most = time.monotonic(), 0, len(wanted)
 
@@ -100,7 +108,7 @@ class _Answering:
         from runner.training.health import is_out_of_memory
 
         try:
-            return self._engine.answer(some)
+            return self._engine.answer(some, self._hear)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -137,15 +145,8 @@ class _Answering:
 
     def _row(self, request: Request, drawn: Drawn) -> Row:
         tokens, options = self._engine.tokens, self._options
-        found = ended(
-            drawn.ids,
-            tokens.stops,
-            options.stop,
-            lambda ids: str(tokens.tokenizer.decode(ids, skip_special_tokens=True)),
-        )
-        text = options.prefix + found.text
-        chat = tokens.uses_template(options.chat)
-        row = _row(request, text.strip() if chat else text, found.finish, found.tokens)
+        found = ended(drawn.ids, tokens.stops, options.stop, tokens.text)
+        row = _row(request, tokens.said(options, found.text), found.finish, found.tokens)
         if options.logprobs:
             assert drawn.logprobs is not None
             row["logprobs"] = [round(each, 6) for each in drawn.logprobs[: found.tokens]]

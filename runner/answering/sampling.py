@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from runner.answering.ending import Decode, says_stop
+from runner.answering.ending import Decode, Hear, says_stop
 from runner.answering.settings import Options
 
 if TYPE_CHECKING:
@@ -157,6 +157,20 @@ def _warpers(options: Options) -> list[Step]:
     if options.min_p:
         found.append(generation.MinPLogitsWarper(options.min_p))
     return found
+
+
+class Heard:
+    """Tells the first row of what is generated, and ends none."""
+
+    def __init__(self, hear: Hear, width: int) -> None:
+        self._hear, self._width = hear, width
+
+    def __call__(self, ids: Any, scores: Any, **_: Any) -> Any:  # noqa: ARG002  theirs
+        """False for each row."""
+        import torch
+
+        self._hear(ids[0, self._width :].tolist())
+        return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
 
 
 class Ends:

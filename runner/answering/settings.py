@@ -195,7 +195,6 @@ def _guessing(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> Itera
 
 
 def _engine(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> Iterator[Fault]:
-    yield from _not_for(options, inputs)
     extra = EXTRAS.get(options.engine)
     if extra and (lacking := extras.missing(extra)):
         yield Fault(("engine",), f"engine: {lacking}")
@@ -203,12 +202,12 @@ def _engine(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> Iterato
         if not inputs.get("gguf"):
             fact = "llama.cpp takes a GGUF file: `gguf:` names the step that gives it."
             yield Fault(("engine",), fact)
-        return
-    if not inputs.get("model"):
+    elif not inputs.get("model"):
         fact = "there is no model to ask: no step before this one gives one."
         yield Fault((), fact, "It comes from: load, adapt, quantize.")
-    if options.engine == "vllm" and (there := len(hardware.gpus())) < options.gpus > 1:
+    if options.engine == "vllm" and 0 < (there := len(hardware.gpus())) < options.gpus:
         yield Fault(("gpus",), f"there are {there} GPUs, not {options.gpus}.")
+    yield from _not_for(options, inputs)
 
 
 def _not_for(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> Iterator[Fault]:

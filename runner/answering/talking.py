@@ -1,13 +1,14 @@
 """One model that is asked again and again, by a person: single questions, and conversations."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from runner.answering import loop, settings
 from runner.answering.asking import Prompt
 from runner.answering.settings import Options
+from runner.answering.streaming import Stream
 from runner.checkpoint import Checkpoints
 from runner.errors import Problem, RecipeError
 from runner.options import Fault, build
@@ -41,11 +42,19 @@ def answers(model: Model, options: Options) -> list[Row]:
         return loop.answers(options, {"model": model}, _context(Path(folder)))
 
 
-def reply(model: Model, options: Options, messages: Sequence[Mapping[str, Any]]) -> Row:
-    """The answer to a conversation that ends with a question."""
+def reply(
+    model: Model,
+    options: Options,
+    messages: Sequence[Mapping[str, Any]],
+    tell: Callable[[str], None],
+) -> Row:
+    """The answer to a conversation that ends with a question, told piece by piece as it is made."""
     asked = [Prompt(str(messages[-1]["content"]), messages)]
+    stream = Stream(options, tell)
     with tempfile.TemporaryDirectory() as folder:
-        return loop.answers(options, {"model": model}, _context(Path(folder)), asked)[0]
+        row = loop.answers(options, {"model": model}, _context(Path(folder)), asked, stream)[0]
+    stream.end(str(row["answer"]))
+    return row
 
 
 def _context(folder: Path) -> Context:

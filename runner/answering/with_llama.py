@@ -12,7 +12,7 @@ from typing import Any
 from runner import convert, hardware
 from runner.answering import constraint, sampling
 from runner.answering.asking import Request, Tokens
-from runner.answering.ending import says_stop
+from runner.answering.ending import Hear, says_stop
 from runner.answering.engines import Drawn, room
 from runner.answering.settings import Options
 from runner.errors import StepError
@@ -62,11 +62,11 @@ class Llama:
         """One."""
         return 1
 
-    def answer(self, batch: Sequence[Request]) -> list[Drawn]:
+    def answer(self, batch: Sequence[Request], hear: Hear | None = None) -> list[Drawn]:
         """Each prompt by itself."""
-        return [self._answer(each) for each in batch]
+        return [self._answer(each, None if at else hear) for at, each in enumerate(batch)]
 
-    def _answer(self, request: Request) -> Drawn:
+    def _answer(self, request: Request, hear: Hear | None) -> Drawn:
         import torch
 
         width, options = len(request.ids), self._options
@@ -82,6 +82,8 @@ class Llama:
                 scores = step(so_far, scores)
             fresh = [int(scores.argmax())]
             ids += fresh
+            if hear:
+                hear(ids[width:])
             if fresh[0] in self._stops or self._says_stop(ids[width:]):
                 break
         logprobs = recorder.taken(torch.tensor([ids]))[0] if recorder else None
@@ -98,10 +100,8 @@ class Llama:
         return torch.from_numpy(np.ctypeslib.as_array(found, shape=(size,)).copy())[None]
 
     def _says_stop(self, ids: Sequence[int]) -> bool:
-        texts, tokenizer = self._options.stop, self.tokens.tokenizer
-        return bool(texts) and says_stop(
-            ids, texts, lambda some: str(tokenizer.decode(some, skip_special_tokens=True))
-        )
+        texts = self._options.stop
+        return bool(texts) and says_stop(ids, texts, self.tokens.text)
 
     def _open(self, **settings: Any) -> Any:
         import llama_cpp

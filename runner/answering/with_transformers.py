@@ -19,7 +19,7 @@ from typing import Any
 
 from runner.answering import constraint, fitting, sampling
 from runner.answering.asking import Request, Tokens
-from runner.answering.ending import ended
+from runner.answering.ending import Hear, ended
 from runner.answering.engines import Drawn, room
 from runner.answering.settings import Options
 from runner.errors import StepError
@@ -64,6 +64,7 @@ class Transformers:
         self._guesses = bool(assistant) or options.prompt_lookup > 0
         self._unpadded = self._guesses or _has_prompt(self._model)
         self._constraint = self._constrained()
+        self._hear: Hear | None = None
         if assistant and assistant.tokenizer.get_vocab() != model.tokenizer.get_vocab():
             fact = "the assistant has another vocabulary than the model, and cannot guess for it."
             raise StepError(fact, "Name a smaller model of the same family as assistant.")
@@ -93,10 +94,11 @@ class Transformers:
         longest = width + self._options.max_new_tokens
         return fitting.rows(self._model, width, longest, self._options.beams)
 
-    def answer(self, batch: Sequence[Request]) -> list[Drawn]:
+    def answer(self, batch: Sequence[Request], hear: Hear | None = None) -> list[Drawn]:
         """Generate for prompts of one width; a batch that is too small is filled with its last."""
         import torch
 
+        self._hear = None if self._options.beams > 1 or self._guesses else hear
         whole = [*batch, *[batch[-1]] * (self._least - len(batch))]
         lengths = [room(self._options, self.limit, len(each.ids)) for each in whole]
         with torch.inference_mode(), one_head(self._model), warnings.catch_warnings():
@@ -155,12 +157,13 @@ class Transformers:
         recorder = sampling.Recorder(ids.shape[1]) if self._options.logprobs else None
         half = cache is not None and len(rows) > FEW
         stops = self._stops if half else ()
-        ends = sampling.Ends(self._options.stop, width, lengths, self._decode, stops)
+        ends = [sampling.Ends(self._options.stop, width, lengths, self.tokens.text, stops)]
+        heard = [sampling.Heard(self._hear, width)] if self._hear else []
         output = self._model.generate(
             input_ids=ids,
             attention_mask=mask,
             logits_processor=_list([recorder, *steps] if recorder else steps),
-            stopping_criteria=_criteria([ends]),
+            stopping_criteria=_criteria([*ends, *heard]),
             **({} if cache is None else {"past_key_values": cache}),
             **self._settings(max(lengths) - (ids.shape[1] - width)),
         )
@@ -169,7 +172,7 @@ class Transformers:
     def _is_over(self, answer: Sequence[int], length: int) -> bool:
         if len(answer) >= length:
             return True
-        return ended(answer, self._stops, self._options.stop, self._decode).finish == "stop"
+        return ended(answer, self._stops, self._options.stop, self.tokens.text).finish == "stop"
 
     def _cache(self) -> Any:
         """One that rows can leave; None where rows stay together, or hold more than a cache."""
@@ -211,9 +214,6 @@ class Transformers:
         if self._assistant is not None:
             found["assistant_model"] = self._assistant
         return found
-
-    def _decode(self, ids: Sequence[int]) -> str:
-        return str(self.tokens.tokenizer.decode(ids, skip_special_tokens=True))
 
     def _constrained(self) -> "constraint.Constraint | None":
         if self._options.json_schema is None and self._options.regex is None:

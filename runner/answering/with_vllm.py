@@ -15,6 +15,7 @@ from typing import Any
 from runner import files, hardware, merging, network, products, quantized
 from runner.answering import constraint, fitting
 from runner.answering.asking import Request, Tokens
+from runner.answering.ending import Hear
 from runner.answering.engines import Drawn, room
 from runner.answering.sampling import seed_of
 from runner.answering.served import Served
@@ -69,7 +70,11 @@ class Vllm:
             return self._options.batch_size
         return MOST["cuda" if hardware.gpus() else "cpu"]
 
-    def answer(self, batch: Sequence[Request]) -> list[Drawn]:
+    def answer(
+        self,
+        batch: Sequence[Request],
+        hear: Hear | None = None,  # noqa: ARG002  the engines' protocol
+    ) -> list[Drawn]:
         """All rows of a batch, as vLLM schedules them."""
         self._served = self._served or self._start()
         asked = [
