@@ -137,13 +137,16 @@ def _opening(sweeping: "Sweeping", done: int) -> Iterator[str]:
 
 
 def _collect(sweeping: "Sweeping") -> "Standing":
-    """Write the table of the jobs as they are now."""
+    """Write the table of the jobs, and the page, as they are now."""
+    from runner.report import sweep_page
     from runner.stages import known
     from runner.sweep import results, standing, start
 
     manifest, folder, stages = start.now(sweeping).manifest, sweeping.folder, known()
     now = standing.look(manifest, folder, standing.store_of(manifest), stages)
-    results.write(results.table(now, stages), folder)
+    rows = results.table(now, stages)
+    results.write(rows, folder)
+    sweep_page.write(now, rows, folder)
     return now
 
 
@@ -151,12 +154,13 @@ def _summary(
     sweeping: "Sweeping", now: "Standing", failed: Sequence["Failure"], seconds: float
 ) -> Iterator[str]:
     from runner.origins import short
+    from runner.report.sweep_page import NAME as PAGE
     from runner.sweep import results
 
     counts = ", ".join(f"{count} {state}" for state, count in now.counts().items() if count)
     yield f"{len(now.manifest.jobs)} jobs: {counts}, in {_time(seconds)}"
     yield from _left_out(sweeping)
-    yield f"{short(sweeping.folder / results.CSV)}, and the same as {results.PARQUET}"
+    yield f"{short(sweeping.folder / PAGE)}; {results.CSV} and {results.PARQUET} beside it"
     for failure in [*failed][:SHOWN_FAILURES]:
         tried = f" (tried {failure.attempts} times)" if failure.attempts > 1 else ""
         jobs = [job for job in now.manifest.jobs if _has(now, job, failure.key)]

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from pages import make_run
+from sweep_pages import make_standing, table
 from test_report import HOSTILE, SECTIONS
 
-from runner.report import brief, folder, html
+from runner.report import brief, folder, html, sweep_page
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FOUND = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -149,3 +150,68 @@ def test_the_page_of_a_run_with_nothing_to_do_is_readable(opened, tmp_path):
     page = opened(brief.write(made))
     check(page, opened)
     assert folder.read(made).name in page.locator("h1").inner_text()
+
+
+def sweep_of(folder: Path, *given: str, **settings: Any) -> Path:
+    """The page of a sweep that is made up."""
+    now = make_standing(folder, *given, **settings)
+    return sweep_page.write(now, table(now), folder)
+
+
+def column(page: Any, name: str) -> list[str]:
+    """What a column of the jobs' table shows, from top to bottom."""
+    heads = page.locator("#jobs thead th").all_inner_texts()
+    number = next(n for n, text in enumerate(heads) if text.split()[0] == name)
+    cells = f"all => all.map(row => row.cells[{number}].innerText)"
+    return page.locator("#jobs tbody tr").evaluate_all(cells)
+
+
+def test_a_sweeps_page_can_be_read_by_everybody(opened, tmp_path):
+    page = opened(sweep_of(tmp_path))
+    check(page, opened)
+    drawn = page.evaluate(DRAWN)
+    assert len(drawn) == 6
+    for each in drawn:
+        assert each["width"] > 250
+        assert 100 < each["height"] < each["width"]
+        assert each["lowest"] > 9  # pixels
+        assert each["outside"] == 0
+    assert page.locator("table:not(:has(thead th[scope=col]))").count() == 0
+
+
+def test_the_jobs_of_a_sweep_sort_by_a_click_and_empty_ones_come_last(opened, tmp_path):
+    page = opened(sweep_of(tmp_path))
+    button = page.locator("#jobs thead button", has_text="score.match")
+    button.click()
+    rising = [float(text) for text in column(page, "score.match") if text]
+    assert rising == sorted(rising)
+    assert len(rising) == 27
+    button.click()
+    assert [float(text) for text in column(page, "score.match") if text] == rising[::-1]
+    assert column(page, "score.match")[-3:] == ["", "", ""]
+    assert button.locator("..").get_attribute("aria-sort") == "descending"
+    page.locator("#jobs thead button", has_text="size").click()
+    sizes = column(page, "size")
+    assert (sizes[0], sizes[26]) == ("4.0 MB", "32.0 MB")  # by bytes, and not by letters
+    assert opened.said == []
+
+
+def test_a_job_that_is_pointed_at_is_shown_in_every_drawing(opened, tmp_path):
+    page = opened(sweep_of(tmp_path))
+    page.locator("#jobs tbody tr").nth(4).click()
+    job = page.locator("#jobs tbody tr").nth(4).get_attribute("data-job")
+    chosen = page.locator(".chosen").evaluate_all("all => all.map(e => e.dataset.job)")
+    assert {*chosen} == {job}
+    assert page.locator("svg .chosen").count() == 3 + 1 + 2
+    faded = page.locator("svg .job:not(.chosen)").first
+    assert float(faded.evaluate("e => getComputedStyle(e).opacity")) < 0.5
+
+
+def test_what_a_sweep_holds_cannot_act_in_its_page(opened, tmp_path):
+    page = opened(sweep_of(tmp_path, HOSTILE))
+    check(page, opened)
+    assert page.locator("#failures pre").inner_text().count("<script>") == 2
+
+
+def test_a_sweeps_long_words_without_a_space_fit_a_phone(opened, tmp_path):
+    check(opened(sweep_of(tmp_path, "x" * 300)), opened)

@@ -47,8 +47,8 @@ def write(folder: Path) -> Path:
     return path
 
 
-def render(run: Run) -> str:
-    """The page of a run."""
+def environment() -> Any:
+    """What makes pages of the templates here; whatever it is given is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     place = FileSystemLoader(Path(__file__).parent)
@@ -65,8 +65,14 @@ def render(run: Run) -> str:
         "figure": figure,
         "share": lambda part, whole: round(100 * part / whole, 1) if whole else 0,
     }
+    return page
+
+
+def render(run: Run) -> str:
+    """The page of a run."""
+    template = environment().get_template(TEMPLATE)
     explained = run.text(failure.NAME)
-    return page.get_template(TEMPLATE).render(
+    page: str = template.render(
         run=run,
         record=run.record,
         headline=headline(run),
@@ -84,6 +90,7 @@ def render(run: Run) -> str:
         command=shlex.join(["runner", *run.record.get("command", [])]),
         install=install(run.record),
     )
+    return page
 
 
 def headline(run: Run) -> list[tuple[str, str]]:

@@ -151,11 +151,11 @@ def _no_score(rows: Table, objectives: Mapping[str, Direction]) -> Problem:
 
 def front(points: Sequence[Sequence[float]]) -> list[int]:
     """The numbers of the points that no other beats: as high in all, and higher in one."""
-    return [
-        number
-        for number, point in enumerate(points)
-        if not any(_beats(other, point) for other in points)
-    ]
+    kept: list[int] = []
+    for number in sorted(range(len(points)), key=lambda n: (*points[n],), reverse=True):
+        if not any(_beats(points[other], points[number]) for other in kept):
+            kept.append(number)  # what comes later is lower in one, and cannot beat it
+    return sorted(kept)
 
 
 def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
