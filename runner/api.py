@@ -65,7 +65,9 @@ def open_run(run: str | Path, runs: str | Path = "runs") -> Run:
     return opened.read(folders.find(str(run), Path(runs)))
 
 
-def carry_out_shown(folder: RunFolder, store: Store, form: str, begun: float) -> list[Outcome]:
+def carry_out_shown(
+    folder: RunFolder, store: Store, form: str, begun: float, *, summary: bool = True
+) -> list[Outcome]:
     """Carry out the plan of a run's folder, shown on standard output in one of `screen`'s forms.
 
     `begun` is what the monotonic clock said when it was asked for. Unmet, once the summary is
@@ -79,8 +81,8 @@ def carry_out_shown(folder: RunFolder, store: Store, form: str, begun: float) ->
         except Unmet as error:  # all was done, so what came out is shown first
             unmet, outcomes = error, error.outcomes
         seconds, peak = time.monotonic() - begun, hardware.peak_memory()
-        summary = () if form else terminal.summary(outcomes, seconds, peak)
-        stream.writelines(f"{line}\n" for line in summary)
+        lines = terminal.summary(outcomes, seconds, peak) if summary and not form else ()
+        stream.writelines(f"{line}\n" for line in lines)
     if unmet:
         raise unmet
     return outcomes

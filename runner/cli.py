@@ -29,7 +29,7 @@ FOR_PROGRAMS = ("# yaml-language-server:", "# @package")
 HELP = """\
 usage: runner COMMAND ...
 
-  run RECIPE [OVERRIDE ...]    run a recipe; finished steps are reused
+  run RECIPE [OVERRIDE ...]    run a recipe; finished steps are reused; --smoke tries it small
   sweep RECIPE [OVERRIDE ...]  run it with many values: adapt.rank=4,8; --dry-run, --extend
   status SWEEP                 how far a sweep is
   best SWEEP                   its best job, and the command that saves it
@@ -105,6 +105,10 @@ def _run(words: Sequence[str]) -> int:
         from runner import cli_sweep
 
         return cli_sweep.sweep([word for word in words if word not in ("-m", "--multirun")])
+    if "--smoke" in words:
+        from runner import cli_smoke
+
+        return cli_smoke.run([word for word in words if word != "--smoke"])
     from runner import api, running
     from runner.run_folder import RunFolder
 
@@ -112,6 +116,8 @@ def _run(words: Sequence[str]) -> int:
     parser = _parser("run", "Run a recipe; finished steps are reused.")
     parser.add_argument("--runs", default="runs", type=Path, help="where the run's folder goes")
     parser.add_argument("-m", "--multirun", action="store_true", help="the same as runner sweep")
+    small = "every step on a random model of 2 layers and 8 rows, on the CPU, in its own store"
+    parser.add_argument("--smoke", action="store_true", help=small)
     form = parser.add_mutually_exclusive_group()
     for name, text in (("quiet", "say nothing but errors"), ("json", "a line for every event")):
         form.add_argument(f"--{name}", action="store_const", const=name, dest="form", help=text)

@@ -19,13 +19,15 @@ ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "tests" / "golden.json"
 BORROWED = ("convert", "merging", "products", "quantized")
 """Modules of ours that stages work with: a stage's code is its own and theirs."""
+PLANNED = ("quickstart",)
+"""Recipes whose sources are pinned; of others the Hub is asked what they stand for now."""
 FETCHING = [f"sources/{name}.py" for name in ("local", "url", "wheel", "hub/choice")]
 """Those that decide what is fetched; how it gets here changes nothing."""
 
 
 def golden() -> dict[str, Any]:
-    """Version and code digest of every stage; keys of every shipped recipe."""
-    return {"stages": stages(), "keys": {path.stem: keys(path) for path in places.recipes()}}
+    """Version and code digest of every stage; keys of every shipped recipe that is pinned."""
+    return {"stages": stages(), "keys": {name: keys(places.find_recipe(name)) for name in PLANNED}}
 
 
 def stages() -> dict[str, dict[str, Any]]:
