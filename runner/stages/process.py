@@ -12,6 +12,7 @@ from runner.errors import StepError, did_you_mean, listing
 from runner.options import Fault, option, plain
 from runner.products import Dataset
 from runner.recipe import Step
+from runner.resources import Resources
 from runner.stage import Context, Facts, Need, Room, never_stale, pins_nothing
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ GIVES = "dataset"
 VERSION = 3
 PARTS = False
 HOLDS = False
+RESOURCES = Resources(gpus=0, cpus=4, memory=16, minutes=120)
 
 Shape = Literal[
     "auto",

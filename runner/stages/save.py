@@ -14,6 +14,7 @@ from runner.errors import StepError
 from runner.options import Fault, option, plain
 from runner.products import Files, Model
 from runner.recipe import Step
+from runner.resources import Resources
 from runner.saving import shards
 from runner.saving.formats import MARK
 from runner.saving.target import Push, asked
@@ -32,6 +33,7 @@ GIVES = "files"
 VERSION = 2
 PARTS = False
 HOLDS = False
+RESOURCES = Resources(gpus=1, cpus=2, memory=32, minutes=120)
 
 REFERENCE, KEPT = "saved.json", "files"
 """What the store keeps: what was written where, and the files where nothing else holds them."""

@@ -10,7 +10,10 @@ from runner.errors import Problem, RecipeError, did_you_mean, listing
 from runner.recipe import Recipe
 from runner.stage import Stage
 from runner.sweep.settings import Sweep
+from runner.sweep.where import LAUNCH, Launch
 
+OWN = ("sweep", LAUNCH)
+"""What a recipe says of the sweep as a whole, and of no job."""
 MOST_AT_FAULT = 20
 """Jobs with problems from which on further ones are not looked at."""
 
@@ -28,6 +31,7 @@ class Expansion:
     """All jobs of a sweep, and the names of what differs between them."""
 
     settings: Sweep
+    launch: Launch
     varied: tuple[str, ...]
     jobs: tuple[Composed, ...]
 
@@ -48,7 +52,7 @@ def expand(name: str, words: Sequence[str], stages: Mapping[str, Stage]) -> Expa
     _check(every, settings, base)
     varied = tuple(axis.key for axis in every if len(axis.changes) > 1)
     jobs = _composed(composer, _together(every, _groups(settings)))
-    return Expansion(settings, varied, tuple(jobs))
+    return Expansion(settings, base.launch or Launch(), varied, tuple(jobs))
 
 
 def _base(composer: Composer, asked: Sequence[Axis]) -> Recipe:
@@ -86,7 +90,7 @@ def _check(every: Sequence[Axis], settings: Sweep, base: Recipe) -> None:
     problems += [
         Problem(axis.key, "the sweep's own settings take one value.")
         for axis in every
-        if axis.key.split(".")[0] == "sweep" and len(axis.changes) > 1
+        if axis.key.split(".")[0] in OWN and len(axis.changes) > 1
     ]
     if problems:
         raise RecipeError(problems)
@@ -160,7 +164,7 @@ def _composed(composer: Composer, jobs: Iterable[tuple[Change, ...]]) -> Iterato
             if at_fault >= MOST_AT_FAULT:
                 break
             continue
-        about_jobs = (change.text for change in changes if change.where[0] != "sweep")
+        about_jobs = (change.text for change in changes if change.where[0] not in OWN)
         yield Composed(tuple(about_jobs), recipe)
     if problems:
         raise RecipeError(problems)

@@ -10,17 +10,17 @@ from runner import lock as locks
 from runner.changes import Axis
 from runner.compose import as_word, axes, compose
 from runner.errors import Problem, RecipeError, did_you_mean, listing
-from runner.launch import Order, local, seat
+from runner.launch import Order, local, ray, seat, slurm
 from runner.origins import short
 from runner.stages import known
 from runner.sweep import manifest as manifests
 from runner.sweep import standing
-from runner.sweep.expand import expand
+from runner.sweep.expand import OWN, expand
 from runner.sweep.graph import Graph
 from runner.sweep.manifest import Manifest
 from runner.sweep.settings import Sweep
 
-LAUNCHERS: Mapping[str, launch.Launcher] = {"local": local}
+LAUNCHERS: Mapping[str, launch.Launcher] = {"local": local, "ray": ray, "slurm": slurm}
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _with_more(manifest: Manifest, words: Sequence[str]) -> list[str]:
             old[key] = axis
     for axis in axes(name, words):
         before = old[axis.key].changes if axis.key in old else ()
-        if axis.key.startswith("sweep."):
+        if axis.key.split(".")[0] in OWN:
             before = ()
         added = (each for each in axis.changes if each not in before)
         old[axis.key] = Axis(axis.key, (*before, *added))
@@ -127,13 +127,21 @@ def carry_out(
     done: Collection[str],
     tell: launch.Tell,
     stop_signal: Callable[[], str | None],
+    *,
+    follow: bool = True,
 ) -> list[launch.Failure]:
     """Make what is not done of a sweep, and give what could not be made.
 
-    `done` are the keys of what need not be made.
+    `done` are the keys of what need not be made. Where it is not to `follow`, a cluster that keeps
+    jobs is given them, and that is all.
     Stopped where a signal asked for the end.
     """
     manifest, folder, stages = sweeping.manifest, sweeping.folder, known()
+    launcher = LAUNCHERS[manifest.launch.kind]
+    if not (follow or launcher.KEEPS):
+        fact = f"jobs of launch={manifest.launch.kind} end with the program that gives them out."
+        raise RecipeError([Problem("--detach", fact, "Those of launch=slurm go on.")])
+    launcher.check()
     if manifests.load(folder) != manifest:
         manifests.save(manifest, folder)
     store = standing.store_of(manifest)
@@ -150,9 +158,10 @@ def carry_out(
         tell=tell,
         stop_signal=stop_signal,
         workers=_workers(manifest.settings),
+        follow=follow,
     )
     with upkeep.using(store, keys):
-        LAUNCHERS[manifest.settings.launch].launch(order)
+        launcher.launch(order)
     return order.failures
 
 
