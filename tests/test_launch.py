@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 from fakes import RESOURCES
+from hypothesis import given
+from hypothesis import strategies as st
 from sweeping import digests, folder_of, made, manifest_of, status, sweep, write
 
 from runner import cli, files
 from runner.errors import RecipeError
 from runner.launch import Begun, Broke, Failure, Made, Order, local, seat, single
+from runner.launch.arrays import MOST, Wish, arrays
 from runner.launch.following import Following
 from runner.resources import Resources
 from runner.stages import known
@@ -152,6 +155,58 @@ def test_what_is_done_is_collected_and_nothing_started(here, capsys):
     first = next((standing.store_of(manifest_of(*WORDS)).entries).iterdir())
     files.remove(first)
     assert cli.main(["sweep", "r", *WORDS, "--collect"]) == 75
+
+
+# Arrays of Slurm
+
+ASKED = Resources(cpus=1)
+afters = st.lists(
+    st.sampled_from(["1", "2", "5_0", "5_1", "5_2", "6_0", "6_1", "6_2"]), max_size=3, unique=True
+)
+
+
+def waits_for(array, number):
+    """The jobs that Slurm has an element of an array wait for."""
+    found = set()
+    for part in filter(None, array.dependency.split(",")):
+        kind, *jobs = part.split(":")
+        found |= {f"{job}_{number}" if kind == "aftercorr" else job for job in jobs}
+    return found
+
+
+@given(st.lists(afters, min_size=1, max_size=8))
+def test_each_element_of_an_array_waits_for_what_it_builds_on_and_nothing_else(lists):
+    wishes = [Wish(f"k{n}", "tell", ASKED, tuple(after)) for n, after in enumerate(lists)]
+    found = [*arrays(wishes)]
+    assert sorted(key for array in found for key in array.keys) == sorted(w.key for w in wishes)
+    for array in found:
+        for number, key in enumerate(array.keys):
+            assert waits_for(array, number) == {*lists[int(key[1:])]}
+
+
+@pytest.mark.parametrize(
+    ("lists", "said"),
+    [
+        ([[], []], [""]),
+        ([["1"], ["1"], ["2"]], ["afterok:1", "afterok:2"]),
+        ([["5_0"], ["5_1"], ["5_2"]], ["aftercorr:5"]),
+        ([["5_1"], ["5_0"]], ["aftercorr:5"]),
+        ([["1", "5_0"], ["1", "5_1"]], ["afterok:1,aftercorr:5"]),
+        ([["5_0", "6_0"], ["5_1", "6_1"]], ["aftercorr:5:6"]),
+        ([["5_0", "6_1"], ["5_1", "6_0"]], ["afterok:5_0:6_1", "afterok:5_1:6_0"]),
+        ([["5_1"], ["5_2"]], ["afterok:5_1", "afterok:5_2"]),
+    ],
+)
+def test_steps_that_wait_alike_are_one_array(lists, said):
+    wishes = [Wish(f"k{n}", "tell", ASKED, tuple(after)) for n, after in enumerate(lists)]
+    assert sorted(array.dependency for array in arrays(wishes)) == said
+
+
+def test_steps_that_ask_for_other_things_are_arrays_of_their_own():
+    wishes = [Wish(f"k{n}", "tell", Resources(cpus=n % 2 + 1), ()) for n in range(4)]
+    assert [array.keys for array in arrays(wishes)] == [("k0", "k2"), ("k1", "k3")]
+    many = [Wish(f"k{n}", "tell", ASKED, ()) for n in range(MOST + 1)]
+    assert [len(array.keys) for array in arrays(many)] == [MOST, 1]
 
 
 # One step on a machine of a cluster

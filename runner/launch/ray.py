@@ -5,6 +5,8 @@ Ray tries a call again whose machine has died (`sweep.retries`); the step goes o
 checkpoint. The calls end with the program: `ray job submit -- runner sweep ...` keeps it.
 """
 
+import signal
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,10 +20,13 @@ from runner.launch import Failure, Order, Said, single
 from runner.launch.following import Following
 from runner.launch.single import Single
 from runner.resources import Resources
+from runner.run import SIGNALS
 
 KEEPS = False
 POLL = 0.2
 """Seconds between two looks at the store and at Ray."""
+KNOCK = 10.0
+"""Seconds in which a cluster must answer."""
 GIB = 1 << 30
 
 
@@ -41,15 +46,26 @@ def launch(order: Order) -> None:
 def _connected(address: str | None) -> Iterator[None]:
     import ray
 
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
+        _knock(address)
         ray.init(address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         fact = f"launch=ray: cannot reach {address or 'a cluster'}: {str(error).splitlines()[0]}"
         raise RunnerError(f"{fact}\n  See: ray status --address={address}") from error
+    for number, handler in handlers.items():  # Ray has put its own in their place
+        signal.signal(number, handler)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """OSError where nobody answers at HOST:PORT; Ray itself would ask for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=KNOCK).close()
 
 
 def make(what: Single, stop: Path) -> None:
@@ -149,8 +165,9 @@ class _Ray:
             return
         self.stop.touch()
         try:
-            self.ray.wait([*self.calls], num_returns=len(self.calls), timeout=self.settings.grace)
-            for call in self.calls:
+            most, grace = len(self.calls), self.settings.grace
+            _, left = self.ray.wait([*self.calls], num_returns=most, timeout=grace)
+            for call in left:
                 self.ray.cancel(call, force=True)
         finally:
             self.stop.unlink(missing_ok=True)

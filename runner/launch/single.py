@@ -4,7 +4,6 @@ The step is made as on one's own machine: in a process of its own, with the swee
 time limits. What went wrong is left in the sweep's folder; the result is in the store.
 """
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -54,9 +53,7 @@ class Single:
 
     def _order(self, manifest: Manifest, stop_signal: Callable[[], str | None]) -> Order:
         stages = known()
-        if not self.gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        hardware.gpus.cache_clear()
+        hardware.gpus.cache_clear()  # a process of Ray has had other ones before
         return Order(
             manifest=replace(manifest, settings=replace(manifest.settings, gpus=self.gpus)),
             folder=self.folder,

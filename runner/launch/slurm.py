@@ -1,8 +1,7 @@
 """Jobs of Slurm, given out by submitit: every distinct step is one, with resources of its own.
 
-Steps that wait for the same ones and ask for the same are one array. Slurm keeps the order
-(`afterok`) and gives a job anew whose time has ended, which was preempted, or whose machine died;
-it goes on from its checkpoint. All is given out at once, so that the program may end.
+Slurm keeps the order, and gives a job anew whose time has ended, which was preempted, or whose
+machine died; it goes on from its checkpoint. All is given out at once, so that the program may end.
 
     sweeps/<recipe>/<id>/slurm/jobs.json   the job of each step, by key
     sweeps/<recipe>/<id>/slurm/*_log.*     what jobs print
@@ -13,14 +12,14 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import astuple
 from typing import Any
 
 from runner import extras, files
 from runner.errors import RunnerError, Stopped
 from runner.launch import Failure, Order, Said, single
+from runner.launch.arrays import MOST, Array, Wish, arrays
 from runner.launch.following import Following
 from runner.launch.single import Single
 from runner.resources import Resources
@@ -32,8 +31,6 @@ ASK = 5.0
 """Seconds between two questions to Slurm."""
 SETTLE = 10.0
 """Seconds after a job's end in which what it has left must be seen."""
-MOST_IN_ARRAY = 1000
-"""Slurm's own default of MaxArraySize is 1001."""
 ENDINGS = {
     "OUT_OF_MEMORY": ("out of memory", "its job took more memory than it had asked for"),
     "CANCELLED": ("cancelled", "its job was cancelled"),
@@ -140,40 +137,32 @@ class _Slurm:
         for key in waiting:  # in the order of the jobs, a step comes after what it builds on
             level[key] = 1 + max((level.get(each, 0) for each in self.graph.inputs[key]), default=0)
         for number in sorted({*level.values()}):
-            for keys, asked, after in self._groups([k for k in waiting if level[k] == number]):
-                self._submit_array(keys, asked, after)
+            wishes = [self._wish(key) for key in waiting if level[key] == number]
+            for array in arrays(wishes):
+                self._submit_array(array)
         if waiting:
             self._say(f"{len(waiting)} steps are given to Slurm, as {self.name}")
 
-    def _groups(
-        self, keys: Sequence[str]
-    ) -> Iterator[tuple[list[str], Resources, tuple[str, ...]]]:
-        """Steps that ask for the same and wait for the same jobs."""
-        groups: dict[Any, tuple[list[str], Resources, tuple[str, ...]]] = {}
-        for key in keys:
-            asked = single.asked(self.order, self.graph.rows[key])
-            givers = [each for each in self.graph.inputs[key] if each in self.graph.open]
-            after = tuple(sorted(self.jobs[each] for each in givers))
-            same = (self.graph.rows[key].name, astuple(asked), after)
-            groups.setdefault(same, ([], asked, after))[0].append(key)
-        for found, asked, after in groups.values():
-            for begin in range(0, len(found), MOST_IN_ARRAY):
-                yield found[begin : begin + MOST_IN_ARRAY], asked, after
+    def _wish(self, key: str) -> Wish:
+        row = self.graph.rows[key]
+        givers = [each for each in self.graph.inputs[key] if each in self.graph.open]
+        after = tuple(self.jobs[each] for each in givers)
+        return Wish(key, row.name, single.asked(self.order, row), after)
 
-    def _submit_array(self, keys: list[str], asked: Resources, after: tuple[str, ...]) -> None:
-        executor = self._executor(asked, after)
+    def _submit_array(self, array: Array) -> None:
+        executor = self._executor(array.asked, array.dependency)
         try:
             with executor.batch():
-                jobs = [executor.submit(Step(single.of(self.order, key))) for key in keys]
+                jobs = [executor.submit(Step(single.of(self.order, key))) for key in array.keys]
         except (subprocess.SubprocessError, RuntimeError) as error:
-            step = self.graph.rows[keys[0]].name
             said = str(error.__cause__ or error).strip().splitlines()
-            fact = f"Slurm refuses {step}: {said[-1] if said else error}"
-            raise RunnerError(f"{fact}\n  See: launch.resources.{step}, launch.sbatch") from error
-        self.jobs |= {key: job.job_id for key, job in zip(keys, jobs, strict=True)}
+            fact = f"Slurm refuses {array.step}: {said[-1] if said else error}"
+            see = f"See: launch.resources.{array.step}, launch.sbatch"
+            raise RunnerError(f"{fact}\n  {see}") from error
+        self.jobs |= {key: job.job_id for key, job in zip(array.keys, jobs, strict=True)}
         files.write_json(self.place / "jobs.json", self.jobs)
 
-    def _executor(self, asked: Resources, after: tuple[str, ...]) -> Any:
+    def _executor(self, asked: Resources, dependency: str) -> Any:
         import submitit
 
         said, workers = self.settings, self.order.manifest.settings.workers
@@ -191,8 +180,8 @@ class _Slurm:
             slurm_partition=partition or said.partition,
             slurm_setup=[*said.setup] or None,
             slurm_signal_delay_s=said.notice,
-            slurm_array_parallelism=workers if isinstance(workers, int) else MOST_IN_ARRAY,
-            slurm_dependency=f"afterok:{':'.join(after)}" if after else None,
+            slurm_array_parallelism=workers if isinstance(workers, int) else MOST,
+            slurm_dependency=dependency or None,
             # srun takes this from nowhere else since Slurm 22.05
             slurm_srun_args=[f"--cpus-per-task={asked.cpus}"] if asked.cpus else None,
             slurm_additional_parameters=more,

@@ -44,7 +44,8 @@ PreemptMode=REQUEUE
 JobRequeue=1
 ReturnToService=2
 KillWait=2
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} RealMemory=8000 State=UNKNOWN
+GresTypes=gpu
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} RealMemory=8000 Gres=gpu:2 State=UNKNOWN
 PartitionName=low Nodes={host} Default=YES State=UP PriorityTier=1 GraceTime=4
 PartitionName=cpu Nodes={host} State=UP PriorityTier=1 GraceTime=4
 PartitionName=high Nodes={host} State=UP PriorityTier=10 PreemptMode=OFF
@@ -71,6 +72,9 @@ def slurm() -> Iterator[Path]:
     text = CONF.format(host=host, place=place, ports=_free_ports(2), cores=CORES)
     conf = place / "slurm.conf"
     conf.write_text(text)
+    for number in range(2):  # twins of /dev/null, which Slurm takes for GPUs
+        os.mknod(place / f"gpu{number}", 0o20666, os.makedev(1, 3))
+    (place / "gres.conf").write_text(f"AutoDetect=off\nName=gpu File={place}/gpu[0-1]\n")
     before = os.environ.get("SLURM_CONF")
     os.environ["SLURM_CONF"] = str(conf)
     try:
