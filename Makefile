@@ -2,7 +2,7 @@
 PYTHON ?= python
 TORCH ?= torch==2.13.0
 
-.PHONY: check test fast lint latest test-s3 test-olah test-report test-trackers test-llama test-vllm test-lm-eval test-quantize long long-quantize gpu bench torture torture-train readme docs pictures golden
+.PHONY: check test fast lint latest test-s3 test-olah test-report test-slurm test-ray test-trackers test-llama test-vllm test-lm-eval test-quantize long long-quantize gpu bench torture torture-train readme docs pictures golden
 
 check: test lint
 
@@ -62,6 +62,16 @@ TRACKERS = tensorboard
 test-trackers:
 	$(call on-top,trackers,$(TRACKERS))
 	.venv-trackers/bin/python -m pytest -rs tests/test_trackers.py
+
+# Sweeps on a real Slurm of this machine alone: apt-get install slurm-wlm munge, and root.
+test-slurm:
+	$(call on-top,slurm,submitit)
+	PYTHONPATH=$(CURDIR):$(CURDIR)/tests .venv-slurm/bin/python -m pytest -rs tests/servers/slurm_here.py
+
+# Sweeps on a real cluster of Ray, two raylets in a network of their own.
+test-ray:
+	$(call on-top,ray,ray)
+	PATH=$(CURDIR)/.venv-ray/bin:$$PATH PYTHONPATH=$(CURDIR):$(CURDIR)/tests python -m pytest -rs tests/servers/ray_here.py
 
 # llama.cpp, built from its sources (some 7 minutes).
 test-llama:

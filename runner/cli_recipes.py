@@ -17,13 +17,14 @@ def _schema(words: Sequence[str]) -> int:
 
     from runner import places, schema
     from runner.stages import known
+    from runner.sweep.where import LAUNCH
 
     parser = ArgumentParser("runner schema", description="The JSON schema of recipes, for editors.")
-    parser.add_argument("stage", nargs="?", help="of this stage's presets instead")
+    parser.add_argument("stage", nargs="?", help="of the presets of a stage, or of launch, instead")
     stages = known()
     given = parser.parse_args(words)
     if given.stage:
-        _insist(given.stage, [*stages])
+        _insist(given.stage, [*stages, LAUNCH])
         found = schema.of_presets(given.stage, stages)
     else:
         found = schema.of_recipes(stages, [*places.recipe_folders(), places.shipped("conf")])

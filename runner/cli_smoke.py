@@ -45,7 +45,7 @@ def run(words: Sequence[str]) -> int:
         say = partial(_say, form=given.form, stream=stream)
         written = smoke.lay_out(recipe, place.absolute(), say)
     planned, store = running.prepare(str(written), [])
-    running.insist_on_room(planned, store)
+    running.insist_on_means(planned, store)
     command = ["run", *words, "--smoke"]
     folder = RunFolder(planned, given.runs, command)
     outcomes = api.carry_out_shown(folder, store, given.form or "", begun, summary=False)

@@ -35,6 +35,9 @@ def sweep(words: Sequence[str]) -> int:
     parser.add_argument("overrides", nargs="*", help="adapt.rank=4,8 quantize=nf4,int8 seed=1")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done")
     parser.add_argument("--extend", action="store_true", help="add these values to the sweep")
+    ending = parser.add_mutually_exclusive_group()
+    ending.add_argument("--detach", action="store_true", help="give jobs to Slurm, and leave")
+    ending.add_argument("--collect", action="store_true", help="start nothing: what is done now")
     parser.add_argument("--offline", action="store_true", help="use no network at all")
     given = parser.parse_intermixed_args(words)
     if given.offline:
@@ -43,7 +46,9 @@ def sweep(words: Sequence[str]) -> int:
     if given.dry_run:
         print("\n".join(_dry(sweeping)))
         return 0
-    return _carry_out(sweeping)
+    if given.collect:
+        return _collected(sweeping)
+    return _carry_out(sweeping, follow=not given.detach)
 
 
 def _dry(sweeping: "Sweeping") -> Iterator[str]:
@@ -100,9 +105,25 @@ def _time(seconds: float) -> str:
     return f"{minutes} min {round(seconds) % 60} s" if minutes else f"{seconds:.1f} s"
 
 
-def _carry_out(sweeping: "Sweeping") -> int:
+def _collected(sweeping: "Sweeping") -> int:
+    """Write and say what is done, and what has failed; to be run again where more is to come."""
+    from runner.errors import EXIT_PREEMPTED, Problem, RecipeError
+    from runner.origins import short
+
+    if not sweeping.folder.is_dir():
+        fact = "this sweep has not been started."
+        raise RecipeError([Problem(short(sweeping.folder), fact, "Leave --collect out.")])
+    now = _collect(sweeping)
+    print("\n".join(_summary(sweeping, now, [*now.failed.values()], None)))
+    if now.failed:
+        return 1
+    return 0 if len(now.entries) == len(now.manifest.keys) else EXIT_PREEMPTED
+
+
+def _carry_out(sweeping: "Sweeping", *, follow: bool) -> int:
     from runner import surroundings
     from runner.errors import Stopped
+    from runner.origins import short
     from runner.report import sweeping as screens
     from runner.stages import known
     from runner.sweep import standing, start
@@ -116,10 +137,14 @@ def _carry_out(sweeping: "Sweeping") -> int:
             surroundings.signals() as stop_signal,
             screens.screen(manifest, standing.names(manifest, entries), sys.stdout) as tell,
         ):
-            failed = start.carry_out(sweeping, entries, tell, stop_signal)
+            failed = start.carry_out(sweeping, entries, tell, stop_signal, follow=follow)
     except Stopped:
         _collect(sweeping)
         raise
+    if not follow:
+        name = manifest.id if sweeping.folder.name.endswith(manifest.id) else short(sweeping.folder)
+        print(f"See: runner status {name}, runner sweep {name} --collect")
+        return 0
     now = _collect(sweeping)
     print("\n".join(_summary(sweeping, now, failed, time.monotonic() - begun)))
     return 1 if failed or now.failed else 0
@@ -151,14 +176,15 @@ def _collect(sweeping: "Sweeping") -> "Standing":
 
 
 def _summary(
-    sweeping: "Sweeping", now: "Standing", failed: Sequence["Failure"], seconds: float
+    sweeping: "Sweeping", now: "Standing", failed: Sequence["Failure"], seconds: float | None
 ) -> Iterator[str]:
     from runner.origins import short
     from runner.report.sweep_page import NAME as PAGE
     from runner.sweep import results
 
     counts = ", ".join(f"{count} {state}" for state, count in now.counts().items() if count)
-    yield f"{len(now.manifest.jobs)} jobs: {counts}, in {_time(seconds)}"
+    took = "" if seconds is None else f", in {_time(seconds)}"
+    yield f"{len(now.manifest.jobs)} jobs: {counts}{took}"
     yield from _left_out(sweeping)
     yield f"{short(sweeping.folder / PAGE)}; {results.CSV} and {results.PARQUET} beside it"
     for failure in [*failed][:SHOWN_FAILURES]:

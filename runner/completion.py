@@ -14,6 +14,7 @@ import yaml
 
 from runner import places
 from runner.stage import Stage
+from runner.sweep.where import LAUNCH, Launch
 
 SHELLS = {
     "bash": """\
@@ -129,6 +130,8 @@ def _steps(recipe: str, stages: Mapping[str, Stage]) -> dict[str, str]:
 
 def _overrides(steps: Mapping[str, str], last: str, stages: Mapping[str, Stage]) -> Iterator[str]:
     key, is_set, _ = last.partition("=")
+    if last.startswith(LAUNCH):
+        yield from _of_launch(key, bool(is_set))
     for step, stage in steps.items():
         top = step.partition(".")[0]
         if last.startswith("~"):
@@ -144,6 +147,18 @@ def _overrides(steps: Mapping[str, str], last: str, stages: Mapping[str, Stage])
                     yield from (f"{name}={value}" for value in _values(hint))
         else:
             yield from (f"{step}.", f"{top}=", "seed=")
+
+
+def _of_launch(key: str, is_set: bool) -> Iterator[str]:
+    """Where the jobs of a sweep may run, and what can be said of it."""
+    folders = [*places.recipe_folders(), places.shipped("conf")]
+    if key == LAUNCH:
+        yield from (f"{key}={preset}" for preset in places.presets_for(LAUNCH, folders))
+    for name, hint in _options(Launch, f"{LAUNCH}."):
+        if not is_set:
+            yield f"{name}="
+        elif name == key:
+            yield from (f"{name}={value}" for value in _values(hint))
 
 
 def _options(kind: Any, prefix: str) -> Iterator[tuple[str, Any]]:

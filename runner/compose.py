@@ -37,6 +37,7 @@ from runner.link import Known, link
 from runner.origins import Document, Origins
 from runner.recipe import Recipe
 from runner.stage import Stage
+from runner.sweep.where import LAUNCH
 
 
 def compose(
@@ -78,7 +79,8 @@ class Composer:
         if form not in self.forms:
             with _hydra(self.path) as loader:
                 problems = [*self.problems]
-                source = _Source(loader, self.document, changes, [*self.stages], problems)
+                groups = [*self.stages, LAUNCH]
+                source = _Source(loader, self.document, changes, groups, problems)
                 self.forms[form] = _Form(source, changes, self.stages)
         return self.forms[form].recipe(changes, keep)
 

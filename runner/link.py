@@ -14,6 +14,7 @@ from runner.recipe import Recipe, Step
 from runner.secrets import texts_with_secrets
 from runner.stage import Need, Stage
 from runner.sweep.settings import Sweep
+from runner.sweep.where import Launch, problems
 
 NAME = re.compile(r"\w[\w-]*", re.ASCII)
 UNFIT = re.compile(r"[^\w-]+", re.ASCII)
@@ -48,6 +49,7 @@ class Top:
         "note", "A reuse across a change of libraries: said aloud, or refused (strict)"
     )
     sweep: Sweep | None = option(None, "The values that `runner sweep` runs it with")
+    launch: Launch | None = option(None, "Where the jobs of a sweep run; a preset, as launch=slurm")
 
 
 def link(
@@ -111,14 +113,16 @@ class _Linking:
         for name in listed:
             self._add(name)
         self._check_kept(top)
+        self._check_launch(top)
         if self.problems:
             raise RecipeError(self.problems, self._sound())
         top = self._anchored(top, ())
         kept = top.store if isinstance(top.store, Kept) else Kept(path=top.store)
         name = top.name or UNFIT.sub("-", self.path.stem)
         resolved = plain(top) | {"name": name, "steps": listed}
-        if top.sweep is None:
-            del resolved["sweep"]
+        for name in ("sweep", "launch"):
+            if getattr(top, name) is None:
+                del resolved[name]
         for step in self.steps:
             parent, _, part = step.name.partition(".")
             written_out = self.mappings[step.name]
@@ -135,6 +139,7 @@ class _Linking:
             versions=top.versions,
             keep=kept.keep,
             sweep=top.sweep,
+            launch=top.launch,
         )
 
     def _sound(self) -> Recipe:
@@ -167,6 +172,11 @@ class _Linking:
                 guess = did_you_mean(name, names) or f"The steps are: {listing(names)}."
                 fact = f'store.keep: there is no step "{name}".'
                 self._report([Fault(("store", "keep"), fact, guess)])
+
+    def _check_launch(self, top: Top | None) -> None:
+        """What is said of where jobs run fits the place, and the steps."""
+        if top and top.launch:
+            self._report(problems(top.launch, [step.name for step in self.steps]))
 
     def _has_parts(self, step: str) -> bool:
         stage = self.stages.get(self._stage_name(step) or "")

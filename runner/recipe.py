@@ -7,6 +7,7 @@ from typing import Any
 
 from runner.stage import Stage
 from runner.sweep.settings import Sweep
+from runner.sweep.where import Launch
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Recipe:
 
     `versions` says what a reuse across a change of libraries is: a `note`, or `strict`: no reuse.
     `keep` says which steps' files stay in the store: `all`, `results`, or those of some steps.
-    `sweep` says with which values `runner sweep` runs it.
+    `sweep` says with which values `runner sweep` runs it, and `launch` where.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Recipe:
     versions: str = "note"
     keep: str | tuple[str, ...] = "all"
     sweep: Sweep | None = None
+    launch: Launch | None = None
 
     def keeps(self, name: str) -> bool:
         """Whether a step's files stay: all, what no step takes in, or also the steps named."""

@@ -15,6 +15,7 @@ from runner import places
 from runner.link import NAME, Top
 from runner.options import plain
 from runner.stage import Stage
+from runner.sweep.where import LAUNCH, Launch
 
 Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -38,7 +39,7 @@ def of_recipes(stages: Mapping[str, Stage], folders: Sequence[Path]) -> Schema:
 
     Nothing is required within a step, since a preset, another recipe or an override may say it.
     """
-    presets = {name: [*places.presets_for(name, folders)] for name in stages}
+    presets = {name: [*places.presets_for(name, folders)] for name in (*stages, LAUNCH)}
     steps = {name: {"$ref": f"#/$defs/{name}"} for name in stages}
     known = {"defaults": _defaults(presets), **_options(Top), **steps}
     has_base = {"properties": {"defaults": {"contains": OTHER}}, "required": ["defaults"]}
@@ -55,7 +56,7 @@ def of_recipes(stages: Mapping[str, Stage], folders: Sequence[Path]) -> Schema:
 
 
 def of_presets(stage: str, stages: Mapping[str, Stage]) -> Schema:
-    """The schema of a stage's presets: what a recipe may say of a step of it."""
+    """The schema of a stage's presets, or of launch: what a recipe may say of a step of it."""
     return {
         "$schema": DIALECT,
         "title": f"A preset of {stage}",
@@ -66,7 +67,12 @@ def of_presets(stage: str, stages: Mapping[str, Stage]) -> Schema:
 
 def _definitions(stages: Mapping[str, Stage]) -> Schema:
     reference = {"type": "string", "pattern": r"\$\{.+\}"}
-    return {"reference": reference, **{name: _step(name, each) for name, each in stages.items()}}
+    launch = {**_mapping("Where the jobs of a sweep run", _options(Launch)), "type": "object"}
+    return {
+        "reference": reference,
+        LAUNCH: launch,
+        **{name: _step(name, each) for name, each in stages.items()},
+    }
 
 
 def _others(known: Collection[str], own_step: Schema) -> Schema:

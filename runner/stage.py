@@ -9,6 +9,7 @@ from runner.checkpoint import Checkpoints
 from runner.errors import Finding, Stopped
 from runner.files import digest
 from runner.options import Fault
+from runner.resources import Resources
 
 if TYPE_CHECKING:
     from runner.memory.preflight import Claim
@@ -176,6 +177,8 @@ class Stage(Protocol):
     """Whether a recipe gives it named parts, each a step of its own (`fetch.model`)."""
     HOLDS: bool
     """Whether the next step gets the product itself (true) or what the store gives back."""
+    RESOURCES: Resources
+    """What a step asks of a cluster where the recipe says nothing (`launch.resources`)."""
     Options: Any
     """The frozen dataclass of options; the only place where defaults live.
 

@@ -23,6 +23,7 @@ from runner.execute import execute
 from runner.options import build, option
 from runner.plan import Plan, Verdict, plan
 from runner.recipe import Recipe, Step
+from runner.resources import Resources
 from runner.stage import (
     Need,
     checks_nothing,
@@ -34,6 +35,7 @@ from runner.stage import (
 from runner.store import Store
 
 WORDS = "words.txt"
+RESOURCES = Resources(gpus=0, cpus=1, minutes=5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,7 @@ class FakeStage:
     VERSION: int = 1
     PARTS: bool = False
     HOLDS: bool = True
+    RESOURCES: Resources = RESOURCES
     Options: Any = Options
     fault: Callable[[Any], None] = lambda context: None
     save_fault: Callable[[Path], None] = lambda folder: None

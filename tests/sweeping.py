@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,10 +45,10 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "runner", *words]
 
 
-def begin(*words: str, **settings: object) -> "subprocess.Popen[str]":
-    """Start a command as the leader of its own group."""
+def begin(*words: str, inside: Sequence[str] = (), **settings: object) -> "subprocess.Popen[str]":
+    """Start a command as the leader of its own group, `inside` another one."""
     return subprocess.Popen(
-        command(*words),
+        [*inside, *command(*words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

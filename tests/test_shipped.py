@@ -35,6 +35,8 @@ PRESETS = {
     "generate": {"greedy", "sampled"},
     "quantize": set("awq fp8 gptq int8 nf4 torchao-int4 torchao-int8 w8a8".split()),
 }
+LAUNCHES = {"local", "slurm", "ray"}
+"""Presets that are no stage's: where the jobs of a sweep run."""
 EVERY_PRESET = [(stage, name) for stage, names in PRESETS.items() for name in sorted(names)]
 FROM_NETWORK = {"smollm2-135m-hub"}
 NEEDS_MORE = {"grpo": ["{step}.rewards=[{{path: '{folder}/reward.py:score'}}]"]}
@@ -204,17 +206,26 @@ def test_every_preset_is_known_here():
     found: dict[str, set[str]] = {}
     for stage, name, _ in places.presets():
         found.setdefault(stage, set()).add(name)
-    assert found == PRESETS
+    assert found == PRESETS | {"launch": LAUNCHES}
     assert len(EVERY_PRESET) == 26
     files = [path for path in places.shipped("conf").rglob("*") if path.is_file()]
-    assert len(files) == len(EVERY_PRESET)
+    assert len(files) == len(EVERY_PRESET) + len(LAUNCHES)
 
 
 def test_every_folder_of_presets_is_a_stage():
     assert {*PRESETS} <= {*known()}
 
 
-@pytest.mark.parametrize(("stage", "name"), EVERY_PRESET)
+@pytest.mark.parametrize("name", sorted(LAUNCHES))
+def test_every_place_for_jobs_can_be_chosen_in_the_quickstart(name):
+    recipe = compose("quickstart", [f"launch={name}"], known())
+    assert recipe.launch is not None
+    assert recipe.launch.kind == name
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"), [*EVERY_PRESET, *(("launch", name) for name in sorted(LAUNCHES))]
+)
 def test_every_preset_says_what_it_is(stage, name):
     text = (places.shipped("conf") / stage / f"{name}.yaml").read_text()
     assert text.startswith("# ")

@@ -27,6 +27,7 @@ import processing
 import quantizing
 import reporting
 import saving
+import sharing
 import training
 
 from runner import __version__, hardware
@@ -185,6 +186,7 @@ SECTIONS: Mapping[str, Callable[[Quickstart], str]] = {
     "answers": lambda quickstart: generating.page(quickstart.model),
     "saving": lambda quickstart: saving.page(quickstart.model),
     "sweeps": lambda _: _sweep_page(),
+    "sharing": lambda quickstart: sharing.page(quickstart.model),
 }
 """Every part of the page, in its order."""
 

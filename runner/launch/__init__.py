@@ -120,11 +120,18 @@ class Order:
     stop_signal: Callable[[], str | None]
     workers: int
     search: Search | None = None
+    follow: bool = True
     failures: list[Failure] = field(default_factory=list)
 
 
 class Launcher(Protocol):
     """A kind of place for jobs."""
+
+    KEEPS: bool
+    """Whether jobs that were given out go on when the program ends."""
+
+    def check(self) -> None:
+        """RunnerError where it lacks something."""
 
     def launch(self, order: Order) -> None:
         """Make what is not done; `order.failures` names what could not be made.

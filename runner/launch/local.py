@@ -21,6 +21,11 @@ POLL = 0.2
 GRACE = 10.0
 """Seconds that idle workers have to end."""
 FAILURES = "failures"
+KEEPS = False
+
+
+def check() -> None:
+    """Nothing is lacking on one's own machine."""
 
 
 def launch(order: Order) -> None:
@@ -249,14 +254,9 @@ class _Dispatch:
         self.graph.fail(row.key)
         self.order.failures.append(failure)
         write_failure(self.order.folder, failure)
-        if not self.stopping and self._is_enough():
+        if not self.stopping and is_enough(self.order):
             self.order.tell(Said(0, "stopping: sweep.on_failure says so; what runs is kept"))
             self._stop("SIGTERM")
-
-    def _is_enough(self) -> bool:
-        policy = self.settings.on_failure
-        most = policy.stop_after if isinstance(policy, StopAfter) else 1
-        return policy != "continue" and len(self.order.failures) >= most
 
     # The end
 
@@ -274,6 +274,13 @@ class _Dispatch:
             if seat.process is not None:
                 seat.kill()
                 seat.end()
+
+
+def is_enough(order: Order) -> bool:
+    """Whether so many steps have failed that `sweep.on_failure` says to stop."""
+    policy = order.manifest.settings.on_failure
+    most = policy.stop_after if isinstance(policy, StopAfter) else 1
+    return policy != "continue" and len(order.failures) >= most
 
 
 def write_failure(folder: Path, failure: Failure) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -35,7 +36,9 @@ def environments(count: int, each: int, folder: Path) -> list[dict[str, str]]:
         common["OMP_WAIT_POLICY"] = "PASSIVE"
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = shown.split(",") if shown else [str(n) for n in range(len(hardware.gpus()))]
-    if not hardware.gpus():
+    if not each:
+        common["CUDA_VISIBLE_DEVICES"] = ""
+    if not each or not hardware.gpus():
         return [common] * count
     groups = [names[n * each : (n + 1) * each] for n in range(len(names) // each)]
     return [
@@ -44,8 +47,8 @@ def environments(count: int, each: int, folder: Path) -> list[dict[str, str]]:
 
 
 def places(gpus: int) -> int:
-    """How many workers have work for a device of their own: one for each share of the GPUs."""
-    return max(1, len(hardware.gpus()) // gpus)
+    """How many workers have a device of their own: one for each share of the GPUs."""
+    return max(1, len(hardware.gpus()) // max(1, gpus))
 
 
 class Seat:
@@ -53,7 +56,7 @@ class Seat:
 
     def __init__(self, number: int, folder: Path, environment: Mapping[str, str]) -> None:
         self.number, self.environment = number, environment
-        self.log = folder / "logs" / f"{os.getpid()}-{number}.txt"
+        self.log = folder / "logs" / f"{socket.gethostname()}-{os.getpid()}-{number}.txt"
         self.process: subprocess.Popen[bytes] | None = None
         self.row: Row | None = None
         self.holds: set[str] = set()

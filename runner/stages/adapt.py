@@ -9,6 +9,7 @@ from typing import Any
 from runner.options import Fault
 from runner.products import Model
 from runner.recipe import Step
+from runner.resources import Resources
 from runner.stage import (
     Context,
     Facts,
@@ -29,6 +30,7 @@ GIVES = "model"
 VERSION = 3
 PARTS = False
 HOLDS = True
+RESOURCES = Resources(gpus=1, cpus=4, memory=32, minutes=240)
 
 Options = settings.Options
 pins = pins_nothing

@@ -11,6 +11,7 @@ from runner.errors import StepError
 from runner.options import Fault, option
 from runner.products import Model, Row
 from runner.recipe import Step
+from runner.resources import Resources
 from runner.scoring import checks, sources
 from runner.scoring.judging import Judge
 from runner.scoring.sources import Task
@@ -37,6 +38,7 @@ GIVES = "scores"
 VERSION = 2
 PARTS = False
 HOLDS = True
+RESOURCES = Resources(gpus=1, cpus=2, memory=16, minutes=120)
 
 Metric = Literal["exact_match", "contains", "regex", "f1", "rouge", "bleu", "perplexity"]
 

@@ -13,6 +13,7 @@ from runner.errors import StepError
 from runner.options import Fault, option
 from runner.products import FILES, REFERENCE, Files
 from runner.recipe import Step
+from runner.resources import Resources
 from runner.stage import Context, Facts, Need, Room
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ GIVES = "files"
 VERSION = 2
 PARTS = True
 HOLDS = False
+RESOURCES = Resources(gpus=0, cpus=1, memory=4, minutes=120)
 
 PINNED = re.compile(r"[A-Za-z0-9._-]+==[A-Za-z0-9._!+-]+")
 

@@ -6,6 +6,7 @@ from typing import Any
 from runner import products
 from runner.answering import keeping, loop, settings
 from runner.products import Row
+from runner.resources import Resources
 from runner.stage import Context, Need, never_stale, pins_nothing, takes_little_room
 
 NEEDS: Mapping[str, Need] = {
@@ -18,6 +19,7 @@ GIVES = "text"
 VERSION = 3
 PARTS = False
 HOLDS = True
+RESOURCES = Resources(gpus=1, cpus=2, memory=16, minutes=120)
 
 Options = settings.Options
 resolve = settings.resolve

@@ -12,6 +12,7 @@ from runner import files, hardware, products
 from runner.options import Fault, build, keyed, option
 from runner.products import Model
 from runner.recipe import Step
+from runner.resources import Resources
 from runner.stage import Context, Facts, Need, Room, never_stale, pins_nothing
 
 NEEDS: Mapping[str, Need] = {
@@ -23,6 +24,7 @@ GIVES = "model"
 VERSION = 2
 PARTS = False
 HOLDS = True
+RESOURCES = Resources(gpus=1, cpus=2, memory=16, minutes=60)
 
 SETTINGS = "load.json"
 

@@ -12,6 +12,7 @@ from runner.errors import StepError
 from runner.options import Fault, option, plain
 from runner.products import Dataset
 from runner.recipe import Step
+from runner.resources import Resources
 from runner.stage import (
     Context,
     Facts,
@@ -36,6 +37,7 @@ GIVES = "dataset"
 VERSION = 3
 PARTS = False
 HOLDS = False
+RESOURCES = Resources(gpus=0, cpus=4, memory=16, minutes=120)
 
 Shape = Literal[
     "auto",

@@ -12,6 +12,7 @@ from runner.products import Files, Model
 from runner.quantizing import calibration, gate, making, methods, settings, source
 from runner.quantizing.settings import Gate
 from runner.recipe import Step
+from runner.resources import Resources
 from runner.stage import (
     Context,
     Facts,
@@ -33,6 +34,7 @@ GIVES = "model"
 VERSION = 2
 PARTS = False
 HOLDS = False  # the model that later steps use is the one that was written, read back
+RESOURCES = Resources(gpus=1, cpus=4, memory=32, minutes=240)
 
 Options = settings.Options
 pins = pins_nothing

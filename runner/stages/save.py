@@ -13,6 +13,7 @@ from runner import files, merging, products
 from runner.options import Fault, option, plain
 from runner.products import Files, Model
 from runner.recipe import Step
+from runner.resources import Resources
 from runner.saving import shards, targets
 from runner.saving.formats import MARK
 from runner.saving.target import Push, asked
@@ -31,6 +32,7 @@ GIVES = "files"
 VERSION = 3
 PARTS = False
 HOLDS = False
+RESOURCES = Resources(gpus=1, cpus=2, memory=32, minutes=120)
 
 REFERENCE, KEPT = "saved.json", "files"
 """What the store keeps: what was written where, and the files where nothing else holds them."""

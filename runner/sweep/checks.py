@@ -8,6 +8,10 @@ from runner.errors import Problem, did_you_mean, listing
 from runner.recipe import Recipe
 from runner.sweep.settings import JOB_FIGURES, Sweep
 from runner.sweep.space import Space
+from runner.sweep.where import LAUNCH
+
+OF_ALL = ("sweep", LAUNCH)
+"""What a recipe says of the sweep as a whole, and of no job."""
 
 
 def problems_of(
@@ -45,7 +49,7 @@ def _of_zip(every: Sequence[Axis], settings: Sweep) -> Iterator[Problem]:
 
 def _of_values(every: Sequence[Axis], settings: Sweep) -> Iterator[Problem]:
     for axis in every:
-        if axis.key.split(".")[0] == "sweep" and axis.varies:
+        if axis.key.split(".")[0] in OF_ALL and axis.varies:
             yield Problem(axis.key, "the sweep's own settings take one value.")
         elif axis.span and settings.search == "grid":
             fact = "interval() is drawn from by a search, and a grid takes every value."
@@ -90,6 +94,9 @@ def _of_study(space: Space, settings: Sweep, base: Recipe) -> Iterator[Problem]:
         return
     from runner.sweep import study
 
+    if base.launch and base.launch.kind != "local":
+        fact = f"optuna proposes jobs as scores come in, which launch={base.launch.kind} cannot do."
+        yield Problem("sweep.search", fact, "Take launch=local, or sweep.search=random.")
     if not settings.objectives:
         yield Problem("sweep.search", "needs to know which score is looked for: sweep.objective.")
     if settings.repeat > 1:

@@ -9,9 +9,10 @@ from runner.compose import Composer, as_word, axes
 from runner.errors import Problem, RecipeError
 from runner.recipe import Recipe
 from runner.stage import Stage
-from runner.sweep.checks import problems_of
+from runner.sweep.checks import OF_ALL, problems_of
 from runner.sweep.settings import Sweep
 from runner.sweep.space import Space
+from runner.sweep.where import Launch
 
 MOST_AT_FAULT = 20
 """Jobs with problems from which on further ones are not looked at."""
@@ -33,6 +34,7 @@ class Expansion:
     """
 
     settings: Sweep
+    launch: Launch
     varied: tuple[str, ...]
     jobs: tuple[Composed, ...]
     space: Space
@@ -68,7 +70,8 @@ def expand(name: str, words: Sequence[str], stages: Mapping[str, Stage]) -> Expa
     seeds = [_seeds(base, settings.repeat, every)] if settings.repeat > 1 else []
     chosen = (one + each for one in _chosen(space, settings) for each in Space(seeds, []).grid())
     varied = tuple(axis.key for axis in [*every, *seeds] if axis.varies)
-    return Expansion(settings, varied, tuple(_composed(composer, chosen)), space, composer)
+    launch, jobs = base.launch or Launch(), tuple(_composed(composer, chosen))
+    return Expansion(settings, launch, varied, jobs, space, composer)
 
 
 def _chosen(space: Space, settings: Sweep) -> Iterator[tuple[Change, ...]]:
@@ -109,7 +112,7 @@ def _composed(composer: Composer, jobs: Iterable[Sequence[Change]]) -> Iterator[
             if at_fault >= MOST_AT_FAULT:
                 break
             continue
-        about_jobs = (change.text for change in changes if change.where[0] != "sweep")
+        about_jobs = (change.text for change in changes if change.where[0] not in OF_ALL)
         yield Composed(tuple(about_jobs), recipe)
     if problems:
         raise RecipeError(problems)

@@ -22,6 +22,7 @@ from runner.recipe import Step
 from runner.stage import Facts, Stage
 from runner.sweep.expand import Composed, Expansion
 from runner.sweep.settings import Sweep
+from runner.sweep.where import Launch
 
 SCHEMA = 1
 NAME = "manifest.json"
@@ -77,6 +78,7 @@ class Manifest:
     path: Path
     words: tuple[str, ...]
     settings: Sweep
+    launch: Launch
     varied: tuple[str, ...]
     store: Path | None
     versions: str
@@ -161,6 +163,7 @@ def _manifest(
         path=first.path,
         words=tuple(words),
         settings=expansion.settings,
+        launch=expansion.launch,
         varied=expansion.varied,
         store=first.store,
         versions=first.versions,
@@ -239,6 +242,7 @@ def save(manifest: Manifest, folder: Path) -> None:
         "schema": SCHEMA,
         **named,
         "settings": plain(manifest.settings),
+        "launch": plain(manifest.launch),
         "rows": [vars(row) for row in manifest.rows],
         "jobs": [vars(job) for job in manifest.jobs],
     }
@@ -257,13 +261,15 @@ def load(folder: Path) -> Manifest | None:
         fact = "was written by another version of runner."
         raise RecipeError([Problem(str(folder / NAME), fact, PLAN_AGAIN)])
     settings, faults = build(Sweep, value["settings"])
-    assert not faults, faults
+    launch, more = build(Launch, value.get("launch") or {})
+    assert not [*faults, *more], [*faults, *more]
     return Manifest(
         **value
         | {
             "path": Path(value["path"]),
             "words": tuple(value["words"]),
             "settings": settings,
+            "launch": launch,
             "varied": tuple(value["varied"]),
             "store": Path(value["store"]) if value["store"] else None,
             "rows": tuple(_row(each) for each in value["rows"]),
@@ -294,6 +300,7 @@ def joined(old: Manifest, new: Manifest) -> Manifest:
         old,
         words=new.words if more else old.words,
         settings=new.settings,
+        launch=new.launch,
         varied=tuple(dict.fromkeys((*old.varied, *new.varied))),
         rows=(*old.rows, *new.rows),
         jobs=(*old.jobs, *more),

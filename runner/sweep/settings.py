@@ -67,8 +67,9 @@ class Sweep:
     workers: int | Literal["auto"] = option(
         "auto", "Processes that work at a time; auto is one for each GPU, else one", at_least=1
     )
-    gpus: int = option(1, "GPUs that a process has, where there are any", at_least=1)
-    launch: Literal["local"] = option("local", "Where the jobs run")
+    gpus: int = option(
+        1, "GPUs of a process, where there are any and the stage uses them; 0 for none", at_least=0
+    )
 
     @property
     def groups(self) -> list[tuple[str, ...]]:

@@ -10,19 +10,20 @@ from runner import lock as locks
 from runner.changes import Axis
 from runner.compose import as_word, axes, compose
 from runner.errors import Problem, RecipeError, Stopped, did_you_mean, listing, writing
-from runner.launch import Order, local, seat
+from runner.launch import Order, local, ray, seat, slurm
 from runner.lease import lease
 from runner.origins import short
 from runner.stage import Facts
 from runner.stages import known
 from runner.sweep import manifest as manifests
 from runner.sweep import standing
+from runner.sweep.checks import OF_ALL
 from runner.sweep.expand import expand
 from runner.sweep.graph import Graph
 from runner.sweep.manifest import Manifest
 from runner.sweep.settings import Sweep
 
-LAUNCHERS: Mapping[str, launch.Launcher] = {"local": local}
+LAUNCHERS: Mapping[str, launch.Launcher] = {"local": local, "ray": ray, "slurm": slurm}
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _with_more(manifest: Manifest, words: Sequence[str]) -> list[str]:
             old[key] = axis
     for axis in axes(name, words):
         before = old[axis.key].changes if axis.key in old else ()
-        if axis.key.startswith("sweep."):
+        if axis.key.split(".")[0] in OF_ALL:
             before = ()
         added = (each for each in axis.changes if each not in before)
         old[axis.key] = Axis(axis.key, (*before, *added))
@@ -137,13 +138,20 @@ def carry_out(
     done: Collection[str],
     tell: launch.Tell,
     stop_signal: Callable[[], str | None],
+    *,
+    follow: bool = True,
 ) -> list[launch.Failure]:
     """Make what is not done of a sweep, and give what could not be made.
 
-    `done` are the keys of what need not be made.
+    `done` are the keys of what need not be made. Where it is not to `follow`, a cluster that keeps
+    jobs is given them, and that is all.
     Stopped where a signal asked for the end.
     """
-    manifest, folder = sweeping.manifest, sweeping.folder
+    manifest, folder, kind = sweeping.manifest, sweeping.folder, sweeping.manifest.launch.kind
+    if not (follow or LAUNCHERS[kind].KEEPS):
+        fact = f"jobs of launch={kind} end with the program that gives them out."
+        raise RecipeError([Problem("--detach", fact, "Those of launch=slurm go on.")])
+    LAUNCHERS[kind].check()
     if manifest.frozen:
         return _search(sweeping, tell, stop_signal)
     if manifests.load(folder) != manifest:
@@ -154,7 +162,7 @@ def carry_out(
         return []
     graph = Graph(manifest, known(), done)
     with upkeep.using(store, keys):
-        return _launch(manifest, folder, graph, tell, stop_signal)
+        return _launch(manifest, folder, graph, tell, stop_signal, follow=follow)
 
 
 def _launch(
@@ -164,6 +172,8 @@ def _launch(
     tell: launch.Tell,
     stop_signal: Callable[[], str | None],
     search: launch.Search | None = None,
+    *,
+    follow: bool = True,
 ) -> list[launch.Failure]:
     order = Order(
         manifest=manifest,
@@ -175,8 +185,9 @@ def _launch(
         stop_signal=stop_signal,
         workers=_workers(manifest.settings),
         search=search,
+        follow=follow,
     )
-    LAUNCHERS[manifest.settings.launch].launch(order)
+    LAUNCHERS[manifest.launch.kind].launch(order)
     return order.failures
 
 
