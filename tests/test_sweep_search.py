@@ -13,9 +13,10 @@ from sweeping import begin, children, folder_of, made, manifest_of, rows, sweep,
 from tiny import make_recipe
 
 from runner import cli, extras
-from runner.errors import RecipeError
+from runner.errors import RecipeError, Stopped
 from runner.store import Store, default_root
-from runner.sweep import results
+from runner.sweep import manifest as manifests
+from runner.sweep import results, start
 
 needs_optuna = pytest.mark.skipif(
     not importlib.util.find_spec("optuna"), reason=str(extras.missing("optuna"))
@@ -260,16 +261,31 @@ def test_more_trials_go_on_with_the_same_search_and_a_failed_one_is_tried_again(
 
 
 @needs_optuna
+def test_a_proposal_that_is_no_recipe_is_left_out_and_the_others_go_on(here):
+    learning(rounds=1)
+    code, out = sweep("r", "learn.rate=0.3", "learn.seed=0,-1,2", "sweep.trials=8")
+    assert code == 0, out
+    assert 'is left out: override "learn.seed=-1": learn.seed must be at least 0, got -1.' in out
+    found = {row["learn.seed"]: row for row in rows(folder_of())}
+    assert {seed: row["state"] for seed, row in found.items()} == {"0": "done", "2": "done"}
+    asked = sum(len(row["trial"].split(", ")) for row in found.values())
+    assert asked + out.count("is left out") == 8
+
+
+@needs_optuna
 def test_a_search_refuses_to_go_on_with_a_recipe_that_was_changed(here):
     learning(rounds=1)
-    assert sweep("r", "sweep.trials=2")[0] == 0
-    found = folder_of().name.rpartition("-")[2]
+    sweeping = start.prepare("r", [], Path("sweeps"))
+    manifests.save(sweeping.manifest, sweeping.folder)
+    again = start.prepare(sweeping.manifest.id, [], Path("sweeps"))
     learning(rounds=2)
-    code, out = sweep(found)
-    assert code == 1
-    assert "is not what it was when the search began." in out
+    with pytest.raises(RecipeError) as caught:
+        start.carry_out(again, {}, print, lambda: "SIGTERM")
+    assert "is not what it was when the search began." in str(caught.value)
     learning(rounds=1)
-    assert sweep(found)[0] == 0
+    with pytest.raises(Stopped):
+        start.carry_out(again, {}, print, lambda: "SIGTERM")
+    assert len(start.now(again).manifest.trials) == 1
 
 
 @needs_optuna

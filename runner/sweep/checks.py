@@ -111,5 +111,7 @@ def _of_study(space: Space, settings: Sweep, base: Recipe) -> Iterator[Problem]:
 
 def _of_pruner(settings: Sweep, base: Recipe) -> Iterator[Problem]:
     yield from _of_figure("sweep.report", settings.report, base)
+    if str(settings.launch) != "local":
+        yield Problem("sweep.pruner", "trials are given up while they run with launch=local alone.")
     if len(settings.objectives) > 1:
         yield Problem("sweep.pruner", "Optuna gives trials up for one objective, not for several.")
