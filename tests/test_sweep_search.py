@@ -261,6 +261,26 @@ def test_more_trials_go_on_with_the_same_search_and_a_failed_one_is_tried_again(
 
 
 @needs_optuna
+def test_a_search_stops_at_a_failure_where_that_is_said(here):
+    learning(rounds=1)
+    assert sweep("r", "learn.does=refuse", "sweep.on_failure=stop", "sweep.trials=5")[0] == 1
+    assert [row["state"] for row in rows(folder_of())] == ["failed"]
+
+
+@needs_optuna
+def test_two_processes_that_search_the_same_make_its_trials_once_between_them(here):
+    learning(rounds=2)
+    both = [begin("sweep", "r", "sweep.trials=4")]
+    while not list(Path("sweeps").glob("r/*/manifest.json")):
+        time.sleep(0.01)
+    both += [begin("sweep", "r", "sweep.trials=4")]
+    outs = [process.communicate(timeout=90)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outs
+    assert {*made().values()} == {1}
+    assert len(trials()) == 4
+
+
+@needs_optuna
 def test_a_proposal_that_is_no_recipe_is_left_out_and_the_others_go_on(here):
     learning(rounds=1)
     code, out = sweep("r", "learn.rate=0.3", "learn.seed=0,-1,2", "sweep.trials=8")

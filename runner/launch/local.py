@@ -14,7 +14,6 @@ from runner.launch.seat import Seat, ended, environments
 from runner.lease import Watch
 from runner.run import TRACKERS
 from runner.sweep.manifest import Row
-from runner.sweep.settings import StopAfter
 
 POLL = 0.2
 """Seconds between two looks at signals, time limits and what others are at."""
@@ -249,14 +248,9 @@ class _Dispatch:
         self.graph.fail(row.key)
         self.order.failures.append(failure)
         write_failure(self.order.folder, failure)
-        if not self.stopping and self._is_enough():
+        if not self.stopping and self.settings.is_enough(len(self.order.failures)):
             self.order.tell(Said(0, "stopping: sweep.on_failure says so; what runs is kept"))
             self._stop("SIGTERM")
-
-    def _is_enough(self) -> bool:
-        policy = self.settings.on_failure
-        most = policy.stop_after if isinstance(policy, StopAfter) else 1
-        return policy != "continue" and len(self.order.failures) >= most
 
     # The end
 

@@ -215,11 +215,12 @@ def _rounds(search: "Search", launched: Callable[[], list[launch.Failure]]) -> l
     A launcher that asks the search itself needs one round, any other a round for each few trials.
     """
     failed: list[launch.Failure] = []
-    policy = search.manifest.settings.on_failure
     search.go_on()
-    while (search.open or search.graph.ready) and not (failed and policy != "continue"):
+    while search.open or search.graph.ready:
         before = [*search.open]
         failed += launched()
+        if search.manifest.settings.is_enough(len(failed)):
+            break
         search.go_on()
         if search.open == before:
             break
