@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tiny import make_recipe
 
 from runner import cli, extras
 from runner.errors import RecipeError, Stopped
+from runner.launch import local
 from runner.store import Store, default_root
 from runner.sweep import manifest as manifests
 from runner.sweep import results, start
@@ -278,6 +280,27 @@ def test_two_processes_that_search_the_same_make_its_trials_once_between_them(he
     assert [process.returncode for process in both] == [0, 0], outs
     assert {*made().values()} == {1}
     assert len(trials()) == 4
+
+
+class Rounds:
+    """The local launcher, as one that knows nothing of searches."""
+
+    def launch(self, order):
+        self.rounds = getattr(self, "rounds", 0) + 1
+        local.launch(replace(order, search=None))
+
+
+@needs_optuna
+def test_a_launcher_that_asks_no_search_is_given_its_trials_in_rounds(here, monkeypatch):
+    learning(rounds=1)
+    launcher = Rounds()
+    monkeypatch.setattr(start, "LAUNCHERS", {"local": launcher})
+    sweeping = start.prepare("r", ["sweep.trials=4", "sweep.workers=2"], Path("sweeps"))
+    assert start.carry_out(sweeping, {}, lambda event: None, lambda: None) == []
+    manifest = start.now(sweeping).manifest
+    assert (launcher.rounds, len(manifest.trials)) == (2, 4)
+    store = Store(default_root())
+    assert all(store.entry(key) for key in manifest.keys)
 
 
 @needs_optuna
