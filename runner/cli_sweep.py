@@ -204,12 +204,15 @@ def status(words: Sequence[str]) -> int:
     """Say how far a sweep is."""
     import json
 
+    from runner.origins import short
+    from runner.report import sweep_page
     from runner.stages import known
     from runner.sweep import results, standing, start
 
     parser = _parser("status", "How far a sweep is: every job, from any terminal.")
     parser.add_argument("sweep", help="its id, its folder, or a recipe for its newest sweep")
     parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--page", action="store_true", help="write sweep.html as it is now")
     given = parser.parse_args(words)
     manifest, folder = start.found(given.sweep, given.sweeps)
     stages = known()
@@ -223,6 +226,8 @@ def status(words: Sequence[str]) -> int:
     print(f"{len(rows)} jobs: {counts}; {len(now.entries)} of {len(manifest.keys)} steps done")
     if manifest.frozen:
         print(f"{len(manifest.trials)} of {manifest.settings.trials} trials begun")
+    if given.page:
+        print(short(sweep_page.write(now, rows, folder)))
     return 0
 
 

@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import pytest
 from sweep_pages import make_standing, table
+from sweeping import folder_of, sweep, write
 from test_report import HOSTILE, LOADS, Page
 
+from runner import cli
 from runner.report import plots, sweep_page
 
 SECTIONS = ["best", "jobs", "costs", "values", "curves", "failures", "repeat"]
@@ -30,7 +32,7 @@ def test_a_sweeps_page_has_every_section_and_every_job(made):
     page = made()
     assert re.findall(r'<section id="(\w+)"', page.source) == SECTIONS
     assert page.tags.count("tr") == 1 + 30
-    for text in ("27 done", "1 failed", "1 pruned", "1 waiting", "28 of 28 curves, by step"):
+    for text in ("27 done", "1 failed", "1 pruned", "1 waiting", "28 curves, by step"):
         assert text in page.text
     assert "CUDA out of memory plain" in page.text
     assert "Likely: the memory is full." in page.text
@@ -118,3 +120,14 @@ def test_a_page_of_many_jobs_names_some_and_stays_small(tmp_path):
     assert source.count("<tr data-job") == sweep_page.MOST_JOBS
     assert "Here are the first 2000 of 3000 jobs." in source
     assert len(source) < 4_000_000
+
+
+def test_a_sweeps_page_is_written_by_itself_and_by_status(here):
+    write()
+    assert sweep("r", "grow.rank=1,2", "sweep.objective=score.size")[0] == 0
+    page = folder_of() / "sweep.html"
+    first = page.read_text()
+    assert "2 done" in first
+    page.unlink()
+    assert cli.main(["status", "r", "--page"]) == 0
+    assert page.read_text() == first

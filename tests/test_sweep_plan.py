@@ -54,6 +54,21 @@ def test_a_repeated_job_has_other_seeds(here):
     assert made.varied == ("grow.rank", "seed")
 
 
+def test_seeds_are_counted_from_the_one_that_is_asked_for(here):
+    write()
+    made = manifest_of("grow.rank=1,2", "seed=5", "sweep.repeat=2")
+    assert [job.overrides[-1] for job in made.jobs] == ["seed=5", "seed=6"] * 2
+    assert {row.options["seed"] for row in made.rows if row.name == "grow"} == {5, 6}
+
+
+def test_values_of_a_block_in_the_recipe_go_side_by_side_with_those_of_words(here):
+    write("sweep: {params: {grow.rank: [1, 2]}, zip: [grow.rank, score.rank]}")
+    assert overrides("score.rank=5,6") == [
+        "grow.rank=1 score.rank=5",
+        "grow.rank=2 score.rank=6",
+    ]
+
+
 def test_jobs_that_are_the_same_are_one(here):
     write("grow: {seed: 1}\nbegin: {seed: 1}\ntell: {seed: 1}\nscore: {seed: 1}")
     assert len(manifest_of("sweep.repeat=3").jobs) == 1
@@ -229,12 +244,26 @@ def test_the_time_that_sharing_saves_is_known_from_earlier_runs(here, capsys):
     assert found.seconds_left < 0.2
 
 
-def test_the_sweep_that_the_readme_shows_is_planned(here):
+def planned_from_readme(number):
+    """The quickstart with one of the sweeps that the README shows."""
     readme = (places.PACKAGE.parent / "README.md").read_text()
-    block = readme.split("```yaml\nsweep:")[1].split("```")[0]
+    block = readme.split("```yaml\nsweep:")[number].split("```")[0]
     shipped = places.shipped("recipes") / "quickstart.yaml"
     text = shipped.read_text().replace("data/dates", str(shipped.parent / "data" / "dates"))
     Path("mine.yaml").write_text(f"{text}\nsweep:{block}")
-    made = start._planned("mine", [])
+    return start._planned("mine", [])
+
+
+def test_the_sweep_that_the_readme_shows_is_planned(here):
+    made = planned_from_readme(1)
     assert len(made.jobs) == 3 * 2 * 3
     assert made.settings.timeout == {"adapt": 3600.0}
+
+
+def test_the_search_that_the_readme_shows_is_planned(here):
+    pytest.importorskip("optuna")
+    made = planned_from_readme(2)
+    assert made.varied == ("adapt.learning_rate", "adapt.rank")
+    assert made.frozen
+    assert made.jobs == ()
+    assert made.left_out == ("save",)

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from sweeping import begin, children, folder_of, made, manifest_of, rows, sweep,
 from tiny import make_recipe
 
 from runner import cli, extras
-from runner.errors import RecipeError
+from runner.errors import RecipeError, Stopped
+from runner.launch import local
 from runner.store import Store, default_root
-from runner.sweep import results
+from runner.sweep import manifest as manifests
+from runner.sweep import results, start
 
 needs_optuna = pytest.mark.skipif(
     not importlib.util.find_spec("optuna"), reason=str(extras.missing("optuna"))
@@ -260,16 +263,72 @@ def test_more_trials_go_on_with_the_same_search_and_a_failed_one_is_tried_again(
 
 
 @needs_optuna
+def test_a_search_stops_at_a_failure_where_that_is_said(here):
+    learning(rounds=1)
+    assert sweep("r", "learn.does=refuse", "sweep.on_failure=stop", "sweep.trials=5")[0] == 1
+    assert [row["state"] for row in rows(folder_of())] == ["failed"]
+
+
+@needs_optuna
+def test_two_processes_that_search_the_same_make_its_trials_once_between_them(here):
+    learning(rounds=2)
+    both = [begin("sweep", "r", "sweep.trials=4")]
+    while not list(Path("sweeps").glob("r/*/manifest.json")):
+        time.sleep(0.01)
+    both += [begin("sweep", "r", "sweep.trials=4")]
+    outs = [process.communicate(timeout=90)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outs
+    assert {*made().values()} == {1}
+    assert len(trials()) == 4
+
+
+class Rounds:
+    """The local launcher, as one that knows nothing of searches."""
+
+    def launch(self, order):
+        self.rounds = getattr(self, "rounds", 0) + 1
+        local.launch(replace(order, search=None))
+
+
+@needs_optuna
+def test_a_launcher_that_asks_no_search_is_given_its_trials_in_rounds(here, monkeypatch):
+    learning(rounds=1)
+    launcher = Rounds()
+    monkeypatch.setattr(start, "LAUNCHERS", {"local": launcher})
+    sweeping = start.prepare("r", ["sweep.trials=4", "sweep.workers=2"], Path("sweeps"))
+    assert start.carry_out(sweeping, {}, lambda event: None, lambda: None) == []
+    manifest = start.now(sweeping).manifest
+    assert (launcher.rounds, len(manifest.trials)) == (2, 4)
+    store = Store(default_root())
+    assert all(store.entry(key) for key in manifest.keys)
+
+
+@needs_optuna
+def test_a_proposal_that_is_no_recipe_is_left_out_and_the_others_go_on(here):
+    learning(rounds=1)
+    code, out = sweep("r", "learn.rate=0.3", "learn.seed=0,-1,2", "sweep.trials=8")
+    assert code == 0, out
+    assert 'is left out: override "learn.seed=-1": learn.seed must be at least 0, got -1.' in out
+    found = {row["learn.seed"]: row for row in rows(folder_of())}
+    assert {seed: row["state"] for seed, row in found.items()} == {"0": "done", "2": "done"}
+    asked = sum(len(row["trial"].split(", ")) for row in found.values())
+    assert asked + out.count("is left out") == 8
+
+
+@needs_optuna
 def test_a_search_refuses_to_go_on_with_a_recipe_that_was_changed(here):
     learning(rounds=1)
-    assert sweep("r", "sweep.trials=2")[0] == 0
-    found = folder_of().name.rpartition("-")[2]
+    sweeping = start.prepare("r", [], Path("sweeps"))
+    manifests.save(sweeping.manifest, sweeping.folder)
+    again = start.prepare(sweeping.manifest.id, [], Path("sweeps"))
     learning(rounds=2)
-    code, out = sweep(found)
-    assert code == 1
-    assert "is not what it was when the search began." in out
+    with pytest.raises(RecipeError) as caught:
+        start.carry_out(again, {}, print, lambda: "SIGTERM")
+    assert "is not what it was when the search began." in str(caught.value)
     learning(rounds=1)
-    assert sweep(found)[0] == 0
+    with pytest.raises(Stopped):
+        start.carry_out(again, {}, print, lambda: "SIGTERM")
+    assert len(start.now(again).manifest.trials) == 1
 
 
 @needs_optuna

@@ -80,7 +80,7 @@ class Following:
 
     def is_enough(self) -> bool:
         """Whether `sweep.on_failure` says to stop by now; that is said, once."""
-        enough = local.is_enough(self.order)
+        enough = self.order.manifest.settings.is_enough(len(self.order.failures))
         if enough:
             self.order.tell(Said(0, "stopping: sweep.on_failure says so; what runs is kept"))
         return enough

@@ -14,7 +14,6 @@ from runner.launch.seat import Seat, ended, environments
 from runner.lease import Watch
 from runner.running import TRACKERS
 from runner.sweep.manifest import Row
-from runner.sweep.settings import StopAfter
 
 POLL = 0.2
 """Seconds between two looks at signals, time limits and what others are at."""
@@ -254,7 +253,7 @@ class _Dispatch:
         self.graph.fail(row.key)
         self.order.failures.append(failure)
         write_failure(self.order.folder, failure)
-        if not self.stopping and is_enough(self.order):
+        if not self.stopping and self.settings.is_enough(len(self.order.failures)):
             self.order.tell(Said(0, "stopping: sweep.on_failure says so; what runs is kept"))
             self._stop("SIGTERM")
 
@@ -274,13 +273,6 @@ class _Dispatch:
             if seat.process is not None:
                 seat.kill()
                 seat.end()
-
-
-def is_enough(order: Order) -> bool:
-    """Whether so many steps have failed that `sweep.on_failure` says to stop."""
-    policy = order.manifest.settings.on_failure
-    most = policy.stop_after if isinstance(policy, StopAfter) else 1
-    return policy != "continue" and len(order.failures) >= most
 
 
 def write_failure(folder: Path, failure: Failure) -> None:

@@ -143,7 +143,7 @@ class _Worker:
         self.memory.keep(order["wanted"])
         if not self.memory.products:
             room.check_memory(planned, store)
-        self.watched, self.given_up = order["watched"], False
+        self.watched, self.given_up = order.get("watched"), False
         self.say("begun")
         hardware.forget_peak_memory()
         begun, beside = time.monotonic(), Path(order["beside"])

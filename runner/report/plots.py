@@ -199,23 +199,26 @@ def _short(text: str, most: int = 16) -> str:
 
 
 def _frame(x: Scale, y: Scale, across: str, as_x: Format, as_y: Format) -> Iterator[str]:
-    """Grid, ticks, and what the axes are."""
-    for tick in x.ticks(4):
-        at = x.at(tick)
+    """Grid, ticks, and what is across."""
+    for at, label in _labelled(x, 4, as_x):
         yield f'<path class="grid" d="M{at:.1f} {TOP}V{HEIGHT - BOTTOM}"/>'
-        yield (
-            f'<text class="soft" x="{at:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">'
-            f"{escape(as_x(tick))}</text>"
-        )
-    for tick in y.ticks():
-        at = y.at(tick)
+        spot = f'x="{at:.1f}" y="{HEIGHT - BOTTOM + 15}"'
+        yield f'<text class="soft" {spot} text-anchor="middle">{escape(label)}</text>'
+    for at, label in _labelled(y, 5, as_y):
         yield f'<path class="grid" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>'
-        yield (
-            f'<text class="soft" x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">'
-            f"{escape(as_y(tick))}</text>"
-        )
+        spot = f'x="{LEFT - 6}" y="{at + 4:.1f}"'
+        yield f'<text class="soft" {spot} text-anchor="end">{escape(label)}</text>'
     middle = (LEFT + WIDTH - RIGHT) / 2
     yield f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(across)}</text>'
+
+
+def _labelled(scale: Scale, most: int, form: Format) -> Iterator[tuple[float, str]]:
+    """Where ticks are, and what is written there: nothing twice."""
+    seen: set[str] = set()
+    for tick in scale.ticks(most):
+        label = form(tick)
+        yield scale.at(tick), "" if label in seen else label
+        seen.add(label)
 
 
 def _stroke(jobs: Sequence[str], shade: int, at: Sequence[tuple[float, float]], about: str) -> str:

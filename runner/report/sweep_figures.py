@@ -166,7 +166,8 @@ def curves(now: Standing, rows: Table, objectives: Mapping[str, Direction]) -> I
     for (step, name), found in lines.items():
         kept = sorted(found, key=lambda line: line.shade)[-MOST:]
         if max(len(line.points) for line in kept) > 1:
-            about = f"{len(kept)} of {len(found)} curves, by step"
+            some = f"the best {len(kept)} of " if len(kept) < len(found) else ""
+            about = f"{some}{len(found)} curves, by step"
             yield Drawing(f"{title(name)} of {step}", about, plots.curves(kept, "step"))
 
 

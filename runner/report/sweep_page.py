@@ -129,7 +129,8 @@ def _columns(rows: Table, varied: Sequence[str], objectives: Mapping[str, Direct
     if not objectives:
         names = {name: 0 for row in rows for name in results.figures(row) if "." in name}
         shown = [name for name in names if name not in first][:MOST_FIGURES]
-    return [*first, *shown, *sweep_figures.COSTS, "cause"]
+    costs = [name for name in sweep_figures.COSTS if any(row[name] for row in rows)]
+    return [*first, *shown, *costs, "cause"]
 
 
 def _label(name: str) -> str:

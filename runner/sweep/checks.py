@@ -94,9 +94,6 @@ def _of_study(space: Space, settings: Sweep, base: Recipe) -> Iterator[Problem]:
         return
     from runner.sweep import study
 
-    if base.launch and base.launch.kind != "local":
-        fact = f"optuna proposes jobs as scores come in, which launch={base.launch.kind} cannot do."
-        yield Problem("sweep.search", fact, "Take launch=local, or sweep.search=random.")
     if not settings.objectives:
         yield Problem("sweep.search", "needs to know which score is looked for: sweep.objective.")
     if settings.repeat > 1:
@@ -118,5 +115,8 @@ def _of_study(space: Space, settings: Sweep, base: Recipe) -> Iterator[Problem]:
 
 def _of_pruner(settings: Sweep, base: Recipe) -> Iterator[Problem]:
     yield from _of_figure("sweep.report", settings.report, base)
+    if base.launch and base.launch.kind != "local":
+        fact = f"launch={base.launch.kind} tells nothing of a step before its end."
+        yield Problem("sweep.pruner", fact, "Take launch=local, or sweep.pruner=null.")
     if len(settings.objectives) > 1:
         yield Problem("sweep.pruner", "Optuna gives trials up for one objective, not for several.")

@@ -83,6 +83,12 @@ class Sweep:
         """Every score that is looked for, with its direction."""
         return directed(self.objective, self.direction)
 
+    def is_enough(self, failures: int) -> bool:
+        """Whether the sweep is to stop after so many failed steps."""
+        policy = self.on_failure
+        most = policy.stop_after if isinstance(policy, StopAfter) else 1
+        return policy != "continue" and failures >= most
+
 
 def directed(
     objective: str | tuple[str, ...] | None, direction: Direction | tuple[Direction, ...]

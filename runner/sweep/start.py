@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner import files, launch, upkeep
 from runner import lock as locks
@@ -22,6 +23,9 @@ from runner.sweep.expand import expand
 from runner.sweep.graph import Graph
 from runner.sweep.manifest import Manifest
 from runner.sweep.settings import Sweep
+
+if TYPE_CHECKING:
+    from runner.sweep.search import Search
 
 LAUNCHERS: Mapping[str, launch.Launcher] = {"local": local, "ray": ray, "slurm": slurm}
 
@@ -210,7 +214,28 @@ def _search(
         manifests.save(manifest, folder)
         locked = _locked(manifest.path)
         with Search(manifest, folder, known(), locked, tell, _workers(settings)) as search:
-            return _launch(manifest, folder, search.graph, tell, stop_signal, search)
+            return _rounds(
+                search,
+                lambda: _launch(search.manifest, folder, search.graph, tell, stop_signal, search),
+            )
+
+
+def _rounds(search: "Search", launched: Callable[[], list[launch.Failure]]) -> list[launch.Failure]:
+    """Launch what a search has asked for until it asks for nothing more.
+
+    A launcher that asks the search itself needs one round, any other a round for each few trials.
+    """
+    failed: list[launch.Failure] = []
+    search.go_on()
+    while search.open or search.graph.ready:
+        before = [*search.open]
+        failed += launched()
+        if search.manifest.settings.is_enough(len(failed)):
+            break
+        search.go_on()
+        if search.open == before:
+            break
+    return failed
 
 
 def now(sweeping: Sweeping) -> Sweeping:
