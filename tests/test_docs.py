@@ -5,16 +5,17 @@ import re
 import shlex
 import sys
 import tomllib
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from runner import cli, copying, functions, hardware
+from runner import cli, copying, events, functions, hardware, places
 from runner.compose import axes, compose
 from runner.errors import RecipeError
-from runner.stages import known
+from runner.stages import STAGES, known
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -91,11 +92,12 @@ def test_the_generated_parts_of_every_page_are_current(tools):
 
 
 def test_every_stage_command_and_preset_has_its_place():
-    for name in known():
+    for name in STAGES:
         assert f"# {name}\n" in TEXTS[f"docs/reference/stages/{name}.md"]
     for name in cli.COMMANDS:
         assert f"\n## {name}\n" in TEXTS["docs/reference/commands.md"]
-    assert TEXTS["docs/reference/presets.md"].count("\n### `") == 26
+    presets = [*places.presets()]
+    assert TEXTS["docs/reference/presets.md"].count("\n### `") == len(presets) > 20
     assert TEXTS["docs/reference/errors.md"].count("\n- `") > 350
 
 
@@ -126,6 +128,12 @@ def test_readme_and_site_mean_the_same_by_their_words():
     words = [re.findall(r"^\| \w.*$", text.split("\n## ")[0], re.M) for text in tables]
     assert words[0] == words[1]
     assert len(words[0]) > 12
+
+
+def test_every_kind_of_event_is_described():
+    page = TEXTS["docs/how-to/programs.md"]
+    for kind in typing.get_args(events.Event):
+        assert f"\n| `{kind.__name__.lower()}` | " in page
 
 
 def test_every_page_stands_in_the_contents_once():

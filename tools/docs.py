@@ -9,18 +9,20 @@ from argparse import SUPPRESS, ArgumentParser, _SubParsersAction
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import messages
 import parsers
 
-from runner import cli, errors, extras, places
+from runner import cli, errors, events, extras, places
 from runner.data.cleaning.filters import KINDS
 from runner.data.shapes.table import SHAPES
 from runner.link import Top
 from runner.options import documented
 from runner.quantizing.methods import METHODS, Method
 from runner.report.causes import CAUSES
+from runner.report.machine import said
 from runner.stage import Stage
 from runner.stages import STAGES
 
@@ -243,6 +245,27 @@ def _help() -> Iterator[str]:
     yield from ("```text", *cli.HELP.rstrip("\n").split("\n"), "```")
 
 
+def _events() -> Iterator[str]:
+    """What each event says, told by one of each kind."""
+    step = SimpleNamespace(name="adapt")
+    planned: Any = SimpleNamespace(step=step, key="", verdict="run", reason="")
+    entry = SimpleNamespace(record={"digest": "", "facts": {}})
+    done: Any = SimpleNamespace(planned=planned, entry=entry, seconds=0, verdict="run", reason="")
+    each = (
+        events.Started(planned),
+        events.Noted("adapt", ""),
+        events.Progressed("adapt", 0, 1, "steps", {}),
+        events.Measured("adapt", {}),
+        events.Finished(done),
+        events.Dropped("adapt", 0),
+    )
+    rows = (
+        (_code(type(one).__name__.lower()), _first_line(one), ", ".join(map(_code, said(one))))
+        for one in each
+    )
+    return _table("`event` | when | what it says", rows)
+
+
 # Errors
 
 
@@ -318,6 +341,7 @@ MAKERS: Mapping[str, Callable[..., Iterator[str]]] = {
     "presets": _presets,
     "commands": _commands,
     "help": _help,
+    "events": _events,
     "exit-codes": _exit_codes,
     "errors": _errors,
     "causes": _causes,
