@@ -20,6 +20,8 @@ ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 FICLONE = 0x40049409
 """The ioctl of linux/fs.h that makes a file share another's bytes until one of them changes."""
 
+READ_AT_ONCE = 1 << 20
+
 Manifest = dict[str, dict[str, Any]]
 """Relative path -> {"size": bytes, "blake3": hex digest}, in sorted order."""
 
@@ -29,6 +31,18 @@ def digest(path: Path) -> str:
     hasher = blake3(max_threads=blake3.AUTO)
     if path.stat().st_size:
         hasher.update_mmap(path)
+    return hasher.hexdigest()
+
+
+def digest_by_reading(path: Path) -> str:
+    """The same, of a file that may be written over meanwhile: one that is mapped must not shrink.
+
+    It keeps one core busy, and leaves the others to the work beside it.
+    """
+    hasher, buffer = blake3(), memoryview(bytearray(READ_AT_ONCE))
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            hasher.update(buffer[:count])
     return hasher.hexdigest()
 
 
@@ -125,20 +139,25 @@ def make_folder(folder: Path) -> None:
         sync(each.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file so that a crash leaves the old one or the new one, whole."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+def write_json(path: Path, value: Any, *, synced: bool = True) -> None:
+    """Replace a JSON file so that a crash leaves the old one or the new one, whole.
+
+    `synced=False` is for a folder that is synced as a whole before anybody relies on it.
+    """
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n", synced=synced)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, synced: bool = True) -> None:
     """Replace a text file likewise."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+        if synced:
+            file.flush()
+            os.fsync(file.fileno())
     os.replace(temporary, path)
-    sync(path.parent)
+    if synced:
+        sync(path.parent)
 
 
 def read_json(path: Path) -> Any:

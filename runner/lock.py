@@ -53,7 +53,15 @@ def read(recipe: Path) -> Lock | None:
 
 
 def write(lock: Lock) -> None:
-    """Replace the lock file, whole, in an order that does not change."""
+    """Replace the lock file, whole."""
+    try:
+        files.write_text(lock.path, rendered(lock))
+    except OSError as error:
+        raise StoreError(f"{lock.path}: cannot be written: {error.strerror}.") from error
+
+
+def rendered(lock: Lock) -> str:
+    """What the lock file says, in an order that does not change."""
     head = (
         "# What the recipe's sources were found to be. Written by `runner lock`; keep it in git.\n"
     )
@@ -62,11 +70,7 @@ def write(lock: Lock) -> None:
         "sources": dict(lock.sources),
         "libraries": dict(lock.libraries),
     }
-    text = head + yaml.safe_dump(body, sort_keys=True, allow_unicode=True)
-    try:
-        files.write_text(lock.path, text)
-    except OSError as error:
-        raise StoreError(f"{lock.path}: cannot be written: {error.strerror}.") from error
+    return head + yaml.safe_dump(body, sort_keys=True, allow_unicode=True)
 
 
 def pin(recipe: Recipe, known: Lock | None, update: Collection[str] = ()) -> Lock:

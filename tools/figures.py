@@ -66,7 +66,9 @@ class Quickstart:
 
     @property
     def model(self) -> Path:
-        """The folder of the model that it fetched."""
+        """The folder of the model that it fetched; RUNNER_REAL_MODEL names one that is there."""
+        if there := os.environ.get("RUNNER_REAL_MODEL"):
+            return Path(there)
         return (self.run / "products" / "fetch.model" / "files").resolve()
 
     def median(self, *command: str) -> float:
@@ -185,6 +187,7 @@ SECTIONS: Mapping[str, Callable[[Quickstart], str]] = {
     "quantizing": lambda quickstart: quantizing.page(quickstart.model),
     "answers": lambda quickstart: generating.page(quickstart.model),
     "saving": lambda quickstart: saving.page(quickstart.model),
+    "opening": lambda quickstart: saving.opening_page(quickstart.model),
     "sweeps": lambda _: _sweep_page(),
     "sharing": lambda quickstart: sharing.page(quickstart.model),
 }

@@ -7,6 +7,7 @@ import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def write(told: Told, folder: Path) -> None:
 
     text = f"---\n{_data(told).to_yaml()}\n---\n\n{_body(told)}"
     card = ModelCard(text, ignore_metadata_errors=False)
-    files.write_text(folder / NAME, str(card))
+    files.write_text(folder / NAME, str(card), synced=False)
 
 
 def _data(told: Told) -> Any:
@@ -97,7 +98,9 @@ def _datasets(told: Told) -> list[str]:
     ]
 
 
-def _body(told: Told) -> str:
+@cache
+def _template() -> Any:
+    """The page, compiled: that takes longer than filling it."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     page = Environment(  # noqa: S701  the page is Markdown: texts are fenced, cells escaped
@@ -108,7 +111,11 @@ def _body(told: Told) -> str:
         keep_trailing_newline=True,
     )
     page.filters["fenced"] = fenced
-    shown = page.get_template(TEMPLATE).render(
+    return page.get_template(TEMPLATE)
+
+
+def _body(told: Told) -> str:
+    shown = _template().render(
         title=told.title,
         summary=_summary(told),
         use=_use(told),

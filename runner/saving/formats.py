@@ -39,7 +39,10 @@ class Written:
 
 @dataclass(frozen=True)
 class How:
-    """What of the options a form is written by, and a folder of the step's own to write in."""
+    """What of the options a form is written by, and a folder of the step's own to write in.
+
+    `whole` is told of the folder when what lies there by then, the weights, will not change.
+    """
 
     shard_bytes: int
     hard_links: bool
@@ -48,6 +51,7 @@ class How:
     draft: Path
     progress: Callable[..., None]
     note: Note
+    whole: Callable[[Path], None] = lambda _: None
 
 
 def hf(model: Model, folder: Path, how: How) -> Written:
@@ -60,14 +64,16 @@ def hf(model: Model, folder: Path, how: How) -> Written:
         with autogptq.renamed(model.folder, form.read(model.folder).config) as whole:
             _copy(whole, folder, hard_links=how.hard_links)
         shards.split(folder, how.shard_bytes)
+        how.whole(folder)
         return Written(model.model, partial(products.open_tokenizer, folder), "transformers")
     if hasattr(model.model, "peft_config") and not merging.is_mergeable(model.model):
         how.note("a trained prompt is part of no weight: it is saved alone, as an adapter")
         return adapter(model, folder, how)
     whole = merging.merged(model.model, how.note)
     products.write_weights(whole, folder)
-    tokenizers.write(model.tokenizer, folder)
     shards.split(folder, how.shard_bytes)
+    how.whole(folder)
+    tokenizers.write(model.tokenizer, folder)
     return Written(whole, lambda: model.tokenizer, "transformers")
 
 
@@ -92,12 +98,13 @@ def gguf(model: Model, folder: Path, how: How) -> Written:
 
     whole = how.draft / "whole"
     files.remove(whole)
-    written = hf(model, whole, how)
+    written = hf(model, whole, replace(how, whole=lambda _: None))
     if written.library == "peft":
         raise StepError("a trained prompt is part of no weight, so no GGUF file can hold it.")
     folder.mkdir()
     file = folder / f"{how.name}-{how.gguf}.gguf"
     writing.write(whole, file, how.gguf, how.progress, how.note, how.name)
+    how.whole(folder)
     lost = tuple(reading.lost_in_transformers(whole, file))
     files.remove(whole)
     return replace(written, library="llama.cpp", file=file.name, lost=lost)

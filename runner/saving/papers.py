@@ -22,14 +22,18 @@ DESTINATION = ("push", "overwrite")
 
 
 def write(folder: Path, context: Context) -> None:
-    """Write all three, without paths of this machine, tokens, or times of this very run."""
+    """Write all three, without paths of this machine, tokens, or times of this very run.
+
+    Whoever moves the folder into place syncs it before.
+    """
     about, clean = context.about, Cleaner.of(context)
     recipe = clean.cleaned(_without_places(dict(about.plain), about.step))
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
-    files.write_text(folder / RECIPE, text)
+    files.write_text(folder / RECIPE, text, synced=False)
     sources = {name: clean.cleaned(row) for name, row in about.sources.items()}
-    lock.write(lock.Lock(lock.path_of(folder / RECIPE), sources, versions()))
-    files.write_json(folder / LINEAGE, lineage(about, clean))
+    locked = lock.Lock(lock.path_of(folder / RECIPE), sources, versions())
+    files.write_text(locked.path, lock.rendered(locked), synced=False)
+    files.write_json(folder / LINEAGE, lineage(about, clean), synced=False)
 
 
 def lineage(about: About, clean: "Cleaner") -> dict[str, Any]:

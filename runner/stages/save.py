@@ -3,7 +3,6 @@
 import os
 import uuid
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from runner.recipe import Step
 from runner.resources import Resources
 from runner.saving import shards, targets
 from runner.saving.formats import MARK
+from runner.saving.sealing import Sealing
 from runner.saving.target import Push, asked
 from runner.stage import Context, Facts, Need, Room, pins_nothing, resolves_nothing
 
@@ -71,9 +71,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Saved(Files):
-    """What was saved; `is_kept` where the store is to hold it, for no folder was asked for."""
+    """What was saved; `is_kept` where the store is to hold it, for no folder was asked for.
+
+    `written` are its files, as long as it is known what was written.
+    """
 
     is_kept: bool = False
+    written: files.Manifest | None = None
 
 
 resolve = resolves_nothing
@@ -156,8 +160,9 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Saved:
     target.parent.mkdir(parents=True, exist_ok=True)
     staged = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
-        _write(options, inputs, staged, context)
-        written = _sealed(staged)
+        with Sealing() as sealing:
+            _write(options, inputs, staged, context, sealing)
+            written = sealing.end(staged)
         _move(staged, target, written, overwrite=options.overwrite or options.to is None)
     finally:
         files.remove(staged)
@@ -167,13 +172,14 @@ def run(options: Options, inputs: Mapping[str, Any], context: Context) -> Saved:
         "format": options.format,
         "pushed": _push(options, target, sorted(written), context),
     }
-    return Saved(target, is_kept=options.to is None)
+    return Saved(target, is_kept=options.to is None, written=written)
 
 
 def save(product: Saved, folder: Path) -> None:
     """Keep what was written where; the bytes are the target's, or ours where there is none."""
     to = None if product.is_kept else str(product.folder)
-    files.write_json(folder / REFERENCE, {"to": to, "files": files.manifest(product.folder)})
+    written = product.written or files.manifest(product.folder)
+    files.write_json(folder / REFERENCE, {"to": to, "files": written})
     if product.is_kept:
         products.save_files(product, folder / KEPT)
 
@@ -202,17 +208,13 @@ def stale(options: Options, folder: Path, facts: Facts) -> str | None:
     return f"in {options.to} {fault}" if fault else None
 
 
-def _sealed(folder: Path) -> files.Manifest:
-    """Size and digest of every file, listed in one more; all of it is on the disk by then."""
-    with ThreadPoolExecutor(1) as beside:
-        synced = beside.submit(files.sync_tree, folder)
-        found = files.manifest(folder)
-        synced.result()
-    files.write_json(folder / MARK, {"files": found})
-    return {**found, MARK: files.file_facts(folder / MARK)}
-
-
-def _write(options: Options, inputs: Mapping[str, Any], staged: Path, context: Context) -> None:
+def _write(
+    options: Options,
+    inputs: Mapping[str, Any],
+    staged: Path,
+    context: Context,
+    sealing: Sealing,
+) -> None:
     """The model, its papers, and the proof that a new process opens it."""
     from runner import hardware
     from runner.saving import describe, formats, verify
@@ -228,6 +230,7 @@ def _write(options: Options, inputs: Mapping[str, Any], staged: Path, context: C
         draft=context.draft,
         progress=context.progress,
         note=context.note,
+        whole=sealing.begin,
     )
     written = formats.FORMATS[options.format](model, staged, how)
     expected = _expected(options, written, context)

@@ -1,0 +1,52 @@
+"""What makes a saved folder count: all of it on the disk, every file listed with its digest."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from runner import files
+from runner.files import Manifest
+from runner.saving.formats import MARK
+
+
+class Sealing:
+    """Digests and syncs weights beside the work that comes after them; used in a `with`."""
+
+    def __init__(self) -> None:
+        self._beside = ThreadPoolExecutor(2)  # one is at the disk, one computes
+        self._synced: list[Future[None]] = []
+        self._begun: dict[Path, tuple[tuple[int, ...] | None, Future[dict[str, Any]]]] = {}
+
+    def __enter__(self) -> "Sealing":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._beside.shutdown(cancel_futures=True)
+
+    def begin(self, folder: Path) -> None:
+        """Take what lies in a folder by now for whole."""
+        for path in files.walk(folder):
+            self._begun[path] = files.seen(path), self._beside.submit(_facts, path)
+            self._synced.append(self._beside.submit(files.sync, path))
+
+    def end(self, folder: Path) -> Manifest:
+        """Size and digest of every file, listed in one more; all of it is on the disk by then."""
+        self._synced.append(self._beside.submit(files.sync_tree, folder))
+        found = {
+            path.relative_to(folder).as_posix(): self._facts(path) for path in files.walk(folder)
+        }
+        for each in self._synced:  # a disk says only once that it lost something
+            each.result()
+        files.write_json(folder / MARK, {"files": found})
+        return {**found, MARK: files.file_facts(folder / MARK)}
+
+    def _facts(self, path: Path) -> dict[str, Any]:
+        """As they were found beside the work, unless the file is another one since."""
+        before, facts = self._begun.get(path, (None, None))
+        if facts is None or files.seen(path) != before:
+            return files.file_facts(path)
+        return facts.result()
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "blake3": files.digest_by_reading(path)}

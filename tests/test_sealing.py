@@ -1,0 +1,75 @@
+"""What makes a saved folder count: digests found beside the work, and the disk before the list."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from runner import files
+from runner.saving.formats import MARK
+from runner.saving.sealing import Sealing
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "made"
+    (made / "inner").mkdir(parents=True)
+    (made / "weights").write_bytes(os.urandom(3 * files.READ_AT_ONCE + 7))
+    (made / "inner" / "empty").touch()
+    return made
+
+
+def test_every_file_is_listed_with_the_digest_that_it_has(folder):
+    with Sealing() as sealing:
+        sealing.begin(folder)
+        (folder / "card").write_text("later")
+        found = sealing.end(folder)
+    assert found == files.manifest(folder)
+    assert {*found} == {"weights", "inner/empty", "card", MARK}
+    assert files.read_json(folder / MARK)["files"] == {n: found[n] for n in found if n != MARK}
+
+
+def test_a_file_that_changes_after_it_was_taken_for_whole_is_digested_again(folder):
+    with Sealing() as sealing:
+        sealing.begin(folder)
+        (folder / "weights").write_bytes(b"torn")  # shorter: nothing that is mapped would survive
+        found = sealing.end(folder)
+    assert found["weights"] == files.file_facts(folder / "weights")
+    assert found["weights"]["size"] == 4
+
+
+def test_all_is_on_the_disk_before_the_list_is_there(folder, monkeypatch):
+    synced: list[tuple[str, bool]] = []
+
+    def fsync(fd: int) -> None:
+        synced.append((os.readlink(f"/proc/self/fd/{fd}"), (folder / MARK).exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with Sealing() as sealing:
+        sealing.begin(folder)
+        (folder / "card").write_text("later")
+        sealing.end(folder)
+    before = {path for path, there in synced if not there}
+    inside = ("weights", "inner", "inner/empty", "card")
+    assert {str(folder), *(str(folder / name) for name in inside)} <= before
+
+
+def test_what_the_disk_says_it_lost_ends_the_sealing(folder, monkeypatch):
+    def fsync(fd: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("weights") and not told:
+            told.append(fd)
+            raise OSError(5, "Input/output error")
+
+    told: list[int] = []
+    monkeypatch.setattr(os, "fsync", fsync)
+    with Sealing() as sealing:
+        sealing.begin(folder)
+        with pytest.raises(OSError, match="Input/output error"):
+            sealing.end(folder)
+    assert not (folder / MARK).exists()
+
+
+@pytest.mark.parametrize("size", [0, 1, files.READ_AT_ONCE, files.READ_AT_ONCE + 1])
+def test_a_digest_by_reading_is_the_same(size, tmp_path):
+    (tmp_path / "file").write_bytes(os.urandom(size))
+    assert files.digest_by_reading(tmp_path / "file") == files.digest(tmp_path / "file")
