@@ -10,11 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROWS, SECONDS = 24, 300
-TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 RECIPE = """\
 steps: [fetch, process, load, before, adapt, quantize, generate, evaluate, save]
 fetch: {model: {path: model}, data: {path: rows.jsonl}}
@@ -41,38 +36,11 @@ def run() -> Iterator[tuple[str, str]]:
 
 
 COMMAND = ("-m", "runner", "run", "recipe.yaml")
-MAKE = (
-    "import sys, pathlib, runner.selftest as s; s.make_model(pathlib.Path(sys.argv[1]) / 'model')"
-)
-
-
-def make_model(folder: Path) -> None:
-    """A random Llama of two layers, with a tokenizer of bytes and a chat template."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    words = {text: at for at, text in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    raw = Tokenizer(models.BPE(vocab=words, merges=[]))
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    marks = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, **marks)
-    tokenizer.chat_template = TEMPLATE
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+MAKE = """\
+import pathlib, sys
+from runner.smoke import families, models
+models.of_family(families.of("smollm2"), pathlib.Path(sys.argv[1]) / "model")
+"""
 
 
 def _row(number: int) -> str:

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from tiny import make_model, make_recipe
+from tiny import make_data, make_model, make_recipe
 
 import runner
 from runner import cli, files
@@ -120,6 +123,32 @@ def test_what_was_changed_since_is_refused_before_any_work(here, tmp_path, capfd
     assert "fetch.data: digest" in found.err
     assert "to go on: runner reproduce saved" in found.out
     assert not (tmp_path / "again" / "runs").exists()
+
+
+def test_a_run_is_made_again_twice_and_both_are_compared(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    data = make_data(tmp_path / "r.jsonl")
+    text = {"steps": ["fetch"], "fetch": {"data": {"path": str(data)}}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(text))
+    runner.run("mine", quiet=True)
+    assert cli.main(["reproduce", "mine", "--verify", "--to", "again"]) == 0
+    out = capfd.readouterr().out
+    assert out.count("\nequal, byte for byte\n") == 2
+    assert out.endswith("twice on this machine\n  equal, byte for byte\n")
+    assert {path.name for path in (tmp_path / "again").iterdir()} == {"1", "2"}
+    assert cli.main(["reproduce", "mine", "--to", "again/1"]) == 0, "it goes on, and compares"
+    assert "0 steps run, 1 reused" in capfd.readouterr().out
+
+
+def test_a_signal_is_handed_on_to_the_process_that_does_the_work():
+    child = "import signal, time; print('there', flush=True); time.sleep(60)"
+    call = f"surroundings.call({[sys.executable, '-c', child]})"
+    code = f"import sys; from runner import surroundings; sys.exit({call} + 100)"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "there\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 100 - signal.SIGTERM
 
 
 # What is made again

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 ROWS = 8
+OF_VLLM = {"memory_share": 0.8, "gpus": 1}
+"""What means nothing to transformers, as it is where it is left out."""
 Options = dict[str, Any]
 
 
@@ -69,6 +71,7 @@ def _generate(said: Options) -> Options:
         "max_new_tokens": longest,
         "min_new_tokens": min(said["min_new_tokens"], longest),
         "engine": "transformers",
+        **{name: value for name, value in OF_VLLM.items() if name in said},
     }
 
 

@@ -1,7 +1,7 @@
 """What stands in for each source of a recipe, made of what is here or cheap to have."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from runner import lock as locks
@@ -25,26 +25,30 @@ LIGHT = (
 """A model's configuration and tokenizer: some megabytes, and no weights."""
 
 
-@dataclass(frozen=True)
 class StandIns:
     """Writes what stands in for each source, below a folder, and says what it is made of."""
 
-    recipe: Recipe
-    folder: Path
-    note: Note
+    def __init__(self, recipe: Recipe, folder: Path, note: Note) -> None:
+        self.recipe, self.folder, self.note = recipe, folder, note
+        self.store = Store(recipe.store or default_root())
+        self.locked = locks.locked(locks.read(recipe.path))
+        self.places: dict[str, Path | None] = {}
+        self.out_of_reach: set[str] = set()
 
     def write(self) -> dict[str, Path]:
         """By source, the folder or file that stands in for it."""
-        return {step.name: self._of(step) for step in self._sources()}
+        return {step.name: self._of(step) for step in self.recipe.steps if step.stage.PARTS}
 
-    def _sources(self) -> Iterator[Step]:
-        return (step for step in self.recipe.steps if step.stage.PARTS)
+    def is_invented(self, step: Step) -> bool:
+        """Whether rows had to be invented for a step that reads some."""
+        return any(self.places.get(name) is None for name in step.inputs.get("data", ()))
 
     def _of(self, step: Step) -> Path:
         users = [*self._users(step)]
         if none_here := [user for user, role in users if (user.stage_name, role) in NONE_HERE]:
             fact = f"{none_here[0].name} takes {step.name}, for which a smoke run has nothing."
             raise RecipeError([Problem("--smoke", fact, "Leave that step out, or its role.")])
+        self.places[step.name] = self._place(step)
         taken = [user for user, role in users if (user.stage_name, role) in DATA]
         if taken or (not users and getattr(step.options, "type", "") == "dataset"):
             return self._rows(step, taken[0] if taken else None)
@@ -57,19 +61,34 @@ class StandIns:
                 if step.name in names:
                     yield user, role
 
+    def _place(self, step: Step) -> Path | None:
+        """Where a source's files lie already: where the user has them, or in the store."""
+        if step.options.path:
+            return Path(step.options.path)
+        try:
+            options = step.stage.resolve(step.options, self.locked.get(step.name, {}))
+        except StepError as error:  # the Hub does not say what it stands for
+            self.note(f"{step.name}: {error.fact}")
+            self.out_of_reach.add(step.name)
+            return None
+        key = digest_json(key_parts(replace(step, options=options), {}))[:KEY_LENGTH]
+        entry = self.store.entry(key)
+        if entry is None or step.stage.stale(options, entry.product, entry.record["facts"]):
+            return None
+        return Path(step.stage.restore(entry.product, {}).folder)
+
     def _rows(self, step: Step, user: Step | None) -> Path:
         """The first rows of data that is here; of other data, rows of the shape that is said."""
         target = self.folder / "data" / step.name / "rows.jsonl"
-        split = user.options.split if user else None
-        if place := _here(step, self.recipe):
-            found = rows.first_of(place, split)
+        place = self.places[step.name]
+        if place:
+            found = rows.first_of(place, user.options.split if user else None)
             self.note(f"{step.name}: the first {len(found)} rows")
         else:
             shape = self._shape(user)
             found = rows.invented(shape, user.options.columns if user else {})
-            self.note(
-                f"{step.name}: rows invented, of the shape {shape}; {_named(step)} is not here"
-            )
+            text = f"rows invented, of the shape {shape}; {_named(step)} is not here"
+            self.note(f"{step.name}: {text}")
         rows.write(found, target)
         return target
 
@@ -80,21 +99,13 @@ class StandIns:
         found = (rows.OF_OBJECTIVE[each] for each in wanted if each in rows.OF_OBJECTIVE)
         return said if said != "auto" else next(found, "messages")
 
-    def is_invented(self, step: Step) -> bool:
-        """Whether rows have to be invented for a step that reads some."""
-        names = step.inputs.get("data", ())
-        return any(_here(self.recipe.step(name), self.recipe) is None for name in names)
-
     def _model(self, step: Step) -> Path:
         """By its own configuration and tokenizer; where these are out of reach, by its family."""
         target = self.folder / "models" / step.name
-        place = _here(step, self.recipe)
-        said = "a random one of 2 layers"
-        if place is None and step.options.repo:
-            place = self._fetched(step)
-        if place is not None:
-            kind = models.like(place, target)
-            self.note(f"{step.name}: {said}, {kind}; configuration and tokenizer are the real ones")
+        said = f"{step.name}: a random model of 2 layers"
+        if place := self.places[step.name] or self._fetched(step):
+            kind = models.like(self._as_folder(place), target)
+            self.note(f"{said}, {kind}; configuration and tokenizer are the real ones")
             return target
         family = families.of(_named(step))
         if family is None:
@@ -102,16 +113,18 @@ class StandIns:
             raise RecipeError([Problem(step.name, fact, "Once it was fetched, it is here.")])
         kind = models.of_family(family, target)
         self.note(
-            f"{step.name}: {said}, {kind} with transformers' own settings and a tokenizer of bytes;"
+            f"{said}, {kind} with transformers' own settings and a tokenizer of bytes;"
             f" {_named(step)} is out of reach"
         )
         return target
 
     def _fetched(self, step: Step) -> Path | None:
         """Its small files, from the Hub cache or the Hub; None where they cannot be had now."""
+        options = step.options
+        if not options.repo or step.name in self.out_of_reach:
+            return None
         from runner.sources import hub
 
-        options = step.options
         wanted = hub.Source(
             repo=options.repo,
             revision=options.revision,
@@ -125,25 +138,17 @@ class StandIns:
             self.note(f"{step.name}: {error.fact}")
             return None
 
+    def _as_folder(self, place: Path) -> Path:
+        """A folder with a model's files; of a single file (GGUF), one that leads to it."""
+        if place.is_dir():
+            return place
+        folder = self.folder / "single"
+        folder.mkdir(exist_ok=True)
+        (folder / place.name).symlink_to(place)
+        return folder
+
 
 def _named(step: Step) -> str:
     """What a source is asked for by."""
     found = (getattr(step.options, name, None) for name in ("repo", "wheel", "url", "path"))
     return str(next(filter(None, found), step.name))
-
-
-def _here(step: Step, recipe: Recipe) -> Path | None:
-    """Where a source's files lie already: where the user has them, or in the store."""
-    if step.options.path:
-        return Path(step.options.path)
-    store = Store(recipe.store or default_root())
-    rows_of_lock = locks.locked(locks.read(recipe.path))
-    try:
-        options = step.stage.resolve(step.options, rows_of_lock.get(step.name, {}))
-    except StepError:  # it cannot be pinned without the network
-        return None
-    resolved = Step(step.name, step.stage_name, step.stage, options, step.inputs)
-    entry = store.entry(digest_json(key_parts(resolved, {}))[:KEY_LENGTH])
-    if entry is None or step.stage.stale(options, entry.product, entry.record["facts"]):
-        return None
-    return Path(step.stage.restore(entry.product, {}).folder)
