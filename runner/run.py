@@ -243,7 +243,7 @@ def carry_out(
             tell(Noted("", note))
         with (
             signals() as stop_signal,
-            _into(folder.log, active=bool(planned.work)),
+            into(folder.log, active=bool(planned.work)),
         ):
             outcomes = execute(planned, store, tell, stop_signal, folder.folder.parent / TRACKERS)
         _insist(outcomes)
@@ -319,7 +319,7 @@ def signals() -> Iterator[Callable[[], str | None]]:
 
 
 @contextmanager
-def _into(log: TextIO, *, active: bool) -> Iterator[None]:
+def into(log: TextIO, *, active: bool) -> Iterator[None]:
     """Send what libraries print, from Python or C, to the log; the screen keeps its own handle."""
     if not active:
         yield
