@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner import files, hardware, products
-from runner.data import checks, trial
 from runner.errors import StepError
 from runner.options import Fault, option, plain
 from runner.products import Dataset
@@ -119,6 +118,8 @@ restore = products.restore_dataset
 
 def check(options: Options, inputs: Mapping[str, tuple[Step, ...]]) -> list[Fault]:
     """The filters must be ones that there are; what is found from them cannot be given."""
+    from runner.data import checks
+
     filters = _filters(options)[1] if options.filters else []
     sources = [step.name for step in inputs.get("data", ())]
     return [*filters, *checks.faults(options, sources)]
@@ -139,6 +140,8 @@ def _rules(options: Options) -> tuple[dict[str, Any], ...]:
 
 def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
     """At least the text itself."""
+    from runner.data import trial
+
     most = {"max_length": options.max_length}
     kept = inputs["data"].get("bytes", 0) if options.first is None else 0
     return Room(
@@ -151,6 +154,8 @@ def room(options: Options, inputs: Mapping[str, Facts]) -> Room:
 
 def _look(options: Options, products: Products, scratch: Path) -> Looked:
     """Make tokens of the first rows; only read them where there is no tokenizer yet."""
+    from runner.data import trial
+
     if "data" not in products:
         return Looked([trial.unseen("rows are", "the data")])
     look = _look_at_tokens if "tokenizer" in products else _look_at_rows
@@ -158,6 +163,8 @@ def _look(options: Options, products: Products, scratch: Path) -> Looked:
 
 
 def _look_at_tokens(options: Options, products: Products, context: Context) -> Looked:
+    from runner.data import trial
+
     tokenizer = next(iter(products["tokenizer"].values()))
     inputs = {"data": products["data"], "tokenizer": tokenizer}
     encoded = _encoded(trial.few(options), inputs, context)
@@ -165,7 +172,7 @@ def _look_at_tokens(options: Options, products: Products, context: Context) -> L
 
 
 def _look_at_rows(options: Options, products: Products, context: Context) -> Looked:
-    from runner.data import rows
+    from runner.data import rows, trial
 
     roots = {name: source.folder for name, source in products["data"].items()}
     folder = _rows(trial.few(options), _filters(options)[0], roots, context)
