@@ -1,10 +1,12 @@
 """`runner check`: what can be known before a run, on the screen."""
 
 import json
+import os
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from runner import network
 from runner.errors import Finding, RunnerError, Severity
@@ -32,21 +34,28 @@ def _check(words: Sequence[str]) -> int:
         parser.error("the following arguments are required: recipe")
     if given.offline or given.bundle:
         network.forbid()
-    from runner import check
+    from runner import check, surroundings
+    from runner.report import terminal
 
     bundled = Path(given.bundle) if given.bundle else None
     found = check.check(given.recipe, given.overrides, locked=given.locked, bundle=bundled)
-    counts = _as_json(found) if given.json else _as_lines(found)
+    tell = _as_json if given.json else _as_lines
+    with (
+        terminal.own_stdout() as screen,
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        surroundings.output_into(nowhere, active=True),  # what libraries print is no finding
+    ):
+        counts = tell(found, screen)
     return RunnerError.exit_code if counts[Severity.ERROR] else 0
 
 
-def _as_lines(found: Iterable[Finding]) -> Counter[Severity]:
+def _as_lines(found: Iterable[Finding], screen: TextIO) -> Counter[Severity]:
     """Print each finding as soon as it is there, and how many there were."""
     counts: Counter[Severity] = Counter()
     for finding in found:
         counts[finding.severity] += 1
-        print("\n".join(_lines(finding)), flush=True)
-    print(_counted(counts))
+        print("\n".join(_lines(finding)), file=screen, flush=True)
+    print(_counted(counts), file=screen)
     return counts
 
 
@@ -62,7 +71,7 @@ def _lines(finding: Finding) -> Iterator[str]:
     yield from (f"{'':7}  {line}" for line in more)
 
 
-def _as_json(found: Iterable[Finding]) -> Counter[Severity]:
+def _as_json(found: Iterable[Finding], screen: TextIO) -> Counter[Severity]:
     """Print all findings as one list."""
     listed = [*found]
     rows = [
@@ -72,7 +81,7 @@ def _as_json(found: Iterable[Finding]) -> Counter[Severity]:
         }
         for each in listed
     ]
-    print(json.dumps(rows, indent=1, ensure_ascii=False))
+    print(json.dumps(rows, indent=1, ensure_ascii=False), file=screen)
     return Counter(each.severity for each in listed)
 
 

@@ -1,5 +1,6 @@
 """`runner check`: everything at once, with nothing brought, and what is done is not asked again."""
 
+import io
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from runner.data import trial
 from runner.quantizing import calibration
 from runner.quantizing.settings import Calibration
 from runner.saving import targets
+from runner.sources import url
 
 READER = "hf_" + "r" * 30
 TEMPLATE = "/{repo_id}/resolve/{revision}/{filename}"
@@ -255,3 +257,17 @@ def test_a_push_that_would_be_refused_is_told(laid, server, capsys):
     assert code == 1
     [fact] = facts(rows, "error", "save")
     assert "would refuse a push to acme/theirs: your token may only read" in fact
+
+
+def test_a_url_is_asked_for_again_as_long_as_a_download_would(monkeypatch):
+    answers = iter([TimeoutError("slow"), ConnectionError("gone"), (io.BytesIO(), 0, 7)])
+
+    def opened(url, begin):
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(url, "PAUSE", 0.001)
+    monkeypatch.setattr(url, "_opened", opened)
+    assert url.reach("https://example.org/rows.jsonl") == 7

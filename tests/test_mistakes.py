@@ -10,6 +10,7 @@ from huggingface_hub import constants
 from mistakes import MISTAKES, Mistake, repositories
 
 from runner import cli
+from runner.sources import url
 from runner.sources.hub import errors as hub_errors
 
 ALL = [each for some in MISTAKES.values() for each in some]
@@ -28,10 +29,10 @@ def place(server, tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     server.requests.clear()
     monkeypatch.chdir(tmp_path / "work")
-    url = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     for name, value in {
         "ENDPOINT": server.endpoint,
-        "HUGGINGFACE_CO_URL_TEMPLATE": url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": template,
         "HF_HUB_CACHE": str(tmp_path / "hub"),
         "HF_TOKEN_PATH": str(tmp_path / "token"),
         "HF_HUB_OFFLINE": False,
@@ -40,6 +41,7 @@ def place(server, tmp_path, monkeypatch):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr(hub_errors, "PAUSE", 0.001)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setattr(url, "PAUSE", 0.001)
     yield tmp_path / "work"
     huggingface_hub.close_session()
 

@@ -69,22 +69,27 @@ def _round(place: Path, model: Path, env: dict[str, str]) -> Iterator[Told]:
 def _told(
     kind: str, mistake: Mistake, words: Sequence[str], folder: str, env: dict[str, str]
 ) -> Told:
-    """Start a command, and stop the clock at the line that names the mistake."""
+    """Start a command, and stop the clock at the line that names the mistake.
+
+    A check goes on to what else there may be; it is not waited for.
+    """
     begun = time.perf_counter()
     command = [str(Path(sys.executable).with_name("runner")), *words]
     process = subprocess.Popen(
         command, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     assert process.stdout
-    seconds, lines = None, []
+    seconds, whole = 0.0, ""
     for line in process.stdout:
-        lines.append(line)
-        if seconds is None and mistake.fact in line:
+        whole += line
+        if mistake.fact in line:
             seconds = time.perf_counter() - begun
-    whole = "".join(lines)
-    caught = process.wait() == 1 and seconds is not None and mistake.cure in whole
-    ran = (Path(folder) / "runs").exists()
-    return Told(kind, words[0], seconds or time.perf_counter() - begun, caught and not ran)
+        if seconds and mistake.cure in whole:
+            break
+    caught = bool(seconds) and mistake.cure in whole and not (Path(folder) / "runs").exists()
+    process.kill()
+    process.communicate()
+    return Told(kind, words[0], seconds or time.perf_counter() - begun, caught)
 
 
 def _row(name: str, told: Sequence[Told]) -> str:

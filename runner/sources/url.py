@@ -63,9 +63,18 @@ def reach(url: str) -> int:
     """Bytes of the file, 0 where nobody says; StepError where it cannot be had. It is not read."""
     network.needed_for(mask(url))
     with _plain_errors(url):
-        source, _, size = _opened(url, 0)
-        source.close()
-        return size
+        failures = 0
+        while True:
+            try:
+                source, _, size = _opened(url, 0)
+            except Exception as error:
+                failures += 1
+                if failures >= TRIES or not _may_pass(error):
+                    raise
+                time.sleep(_pause(error, failures))
+            else:
+                source.close()
+                return size
 
 
 def sha256_of(url: str) -> str:
