@@ -177,8 +177,8 @@ def _plan(words: Sequence[str]) -> int:
 
 
 def _show(words: Sequence[str]) -> int:
-    from runner.options import documented
     from runner.stages import known
+    from runner.sweep.where import LAUNCH, Launch
 
     parser = _parser("show", "Show a composed recipe, a stage's options, or rows of a dataset.")
     parser.add_argument(
@@ -189,6 +189,9 @@ def _show(words: Sequence[str]) -> int:
         return _show_rows(given.recipe, given.overrides, given.rows)
     stages = known()
     stage = stages.get(given.recipe)
+    if given.recipe == LAUNCH:
+        print(f"{LAUNCH}: {(Launch.__doc__ or '').strip()}\n")
+        return _show_options(Launch)
     if stage is None:
         return _show_recipe(given.recipe, given.overrides, stages)
     if given.overrides:
@@ -199,9 +202,16 @@ def _show(words: Sequence[str]) -> int:
         f"{role} ({need.kind}{', optional' if need.optional or need.named else ''})"
         for role, need in stage.NEEDS.items()
     ]
-    print(f"  needs {', '.join(needs) or 'nothing'}; gives {stage.GIVES}\n")
-    for name, kind, default, text in documented(stage.Options):
-        print(f"  {name}: {kind} = {default}\n      {text}")
+    print(f"  needs {', '.join(needs) or 'nothing'}; gives {stage.GIVES}")
+    print(f"  asks a cluster for {stage.RESOURCES}\n")
+    return _show_options(stage.Options)
+
+
+def _show_options(kind: type) -> int:
+    from runner.options import documented
+
+    for name, described, default, text in documented(kind):
+        print(f"  {name}: {described} = {default}\n      {text}")
     return 0
 
 

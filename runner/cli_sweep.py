@@ -38,11 +38,13 @@ def sweep(words: Sequence[str]) -> int:
     ending = parser.add_mutually_exclusive_group()
     ending.add_argument("--detach", action="store_true", help="give jobs to Slurm, and leave")
     ending.add_argument("--collect", action="store_true", help="start nothing: what is done now")
+    parser.add_argument("--locked", action="store_true", help="only as the lock file says")
     parser.add_argument("--offline", action="store_true", help="use no network at all")
     given = parser.parse_intermixed_args(words)
     if given.offline:
         network.forbid()
-    sweeping = start.prepare(given.recipe, given.overrides, given.sweeps, extend=given.extend)
+    how = {"extend": given.extend, "locked": given.locked}
+    sweeping = start.prepare(given.recipe, given.overrides, given.sweeps, **how)
     if given.dry_run:
         print("\n".join(_dry(sweeping)))
         return 0

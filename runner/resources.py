@@ -16,6 +16,10 @@ class Resources:
         None, "Minutes that one job of a cluster may take; the next goes on from there", at_least=1
     )
 
+    def __str__(self) -> str:
+        said = {name: value for name, value in vars(self).items() if value is not None}
+        return ", ".join(f"{name} {value:g}" for name, value in said.items())
+
     def over(self, other: "Resources") -> "Resources":
         """These, and the other's where these say nothing."""
         said = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -79,14 +79,14 @@ def settle(
             planned = plan(recipe, store, steps, rows)
     moved = tuple(locks.drift(lock, locks.rows(planned.recipe))) if lock else ()
     if locked and (moved or not lock):
-        raise RecipeError(_unlocked(name, locks.path_of(recipe.path), moved))
+        raise RecipeError(unlocked(name, locks.path_of(recipe.path), moved))
     if lock:
         moved = (*moved, *(f"libraries: {each}" for each in locks.library_drift(lock)))
     notes = tuple(f"not as in the lock file: {each}" for each in moved)
     return replace(planned, notes=(*planned.notes, *notes), lock=lock.path if lock else None), store
 
 
-def _unlocked(name: str, path: Path, moved: Sequence[str]) -> list[Problem]:
+def unlocked(name: str, path: Path, moved: Sequence[str]) -> list[Problem]:
     """Why --locked refuses."""
     if not moved:
         return [Problem(short(path), "there is no lock file.", command=f"runner lock {name}")]

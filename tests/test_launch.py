@@ -112,6 +112,13 @@ def test_every_stage_says_what_it_asks_for():
         assert bool(stage.RESOURCES.gpus) == ("model" in {stage.GIVES} | kinds(stage)), name
 
 
+def test_what_a_stage_asks_for_and_what_can_be_said_of_a_place_are_shown(capsys):
+    assert cli.main(["show", "adapt"]) == 0
+    assert "asks a cluster for gpus 1, cpus 4, memory 32, minutes 240\n" in capsys.readouterr().out
+    assert cli.main(["show", "launch"]) == 0
+    assert '  kind: "local" or "slurm" or "ray" = "local"\n' in capsys.readouterr().out
+
+
 def kinds(stage):
     return {need.kind for need in stage.NEEDS.values()}
 

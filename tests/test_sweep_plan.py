@@ -267,3 +267,21 @@ def test_the_search_that_the_readme_shows_is_planned(here):
     assert made.frozen
     assert made.jobs == ()
     assert made.left_out == ("save",)
+
+
+def test_a_locked_sweep_fetches_only_what_the_lock_file_says(here, capsys):
+    Path("rows.jsonl").write_text('{"a": 1}\n')
+    Path("more.jsonl").write_text('{"a": 2}\n')
+    text = "steps: [fetch, begin]\nfetch: {data: {path: rows.jsonl}}\nbegin: {rank: 1}\n"
+    Path("f.yaml").write_text(text)
+    words = ["sweep", "f", "begin.rank=1,2", "--dry-run", "--locked"]
+    assert cli.main(words) == 1
+    assert "there is no lock file." in capsys.readouterr().err
+    assert cli.main(["lock", "f"]) == 0
+    assert cli.main(words) == 0
+    capsys.readouterr()
+    assert cli.main([*words, "fetch.data.path=rows.jsonl,more.jsonl"]) == 1
+    assert "fetch.data: path rows.jsonl -> more.jsonl" in capsys.readouterr().err
+    Path("rows.jsonl").write_text('{"a": 3}\n')
+    assert cli.main(words) == 1
+    assert "fetch.data: " in capsys.readouterr().err

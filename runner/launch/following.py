@@ -34,17 +34,12 @@ class Following:
             entry = self.store.entry(key)
             if entry and entry.record["id"] != self.outdated.get(key):
                 self.made(key, float(entry.record["seconds"]))
-        if self.graph.open & {
-            Path(name).stem for name in _names(self.order.folder / local.FAILURES)
-        }:
-            self._look_at_failures()
-        for key in (self.graph.open & _names(self.store.root / "leases")) - {*self.at}:
-            self._begun(key)
-
-    def _look_at_failures(self) -> None:
-        for failure in [*local.failures(self.order.folder)]:
+        failed = {Path(name).stem for name in _names(self.order.folder / local.FAILURES)}
+        for failure in [*local.failures(self.order.folder)] if failed & self.graph.open else ():
             if failure.key in self.graph.open:
                 self.failed(failure)
+        for key in (self.graph.open & _names(self.store.root / "leases")) - {*self.at}:
+            self._begun(key)
 
     def _there(self) -> set[str]:
         return _names(self.store.entries)

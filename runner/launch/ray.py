@@ -8,7 +8,7 @@ checkpoint. The calls end with the program: `ray job submit -- runner sweep ...`
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from runner.surroundings import SIGNALS
 KEEPS = False
 POLL = 0.2
 """Seconds between two looks at the store and at Ray."""
+SETTLE = 10.0
+"""Seconds after a call's end in which what it has left must be seen."""
 KNOCK = 10.0
 """Seconds in which a cluster must answer."""
 GIB = 1 << 30
@@ -133,13 +135,23 @@ class _Ray:
             time.sleep(POLL)
         ended, _ = self.ray.wait([*self.calls], timeout=POLL) if self.calls else ([], [])
         errors = {self.calls.pop(call): self._error_of(call) for call in ended}
-        self.following.look()
+        self._settle({key for key, error in errors.items() if not error})
         for key, error in errors.items():
             if key in self.graph.open:
                 cause, fact = error or ("lost", "its call has ended without a result.")
                 failure = Failure(key, self.graph.rows[key].name, cause, fact)
                 if self.following.lose(failure, again=error is None):
                     self.graph.give_back(key)
+
+    def _settle(self, keys: Collection[str]) -> None:
+        """See what calls have left; a file system may need a while to show it."""
+        until = time.monotonic() + SETTLE
+        self.following.look()
+        while self.graph.open & {*keys} and not self.order.stop_signal():
+            if time.monotonic() > until:
+                return
+            time.sleep(POLL)
+            self.following.look()
 
     def _error_of(self, call: Any) -> tuple[str, str] | None:
         """Why Ray has given a call up, after its retries."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import files, launch, upkeep
+from runner import files, launch, running, upkeep
 from runner import lock as locks
 from runner.changes import Axis
 from runner.compose import as_word, axes, compose
@@ -14,6 +14,7 @@ from runner.errors import Problem, RecipeError, Stopped, did_you_mean, listing, 
 from runner.launch import Order, local, ray, seat, slurm
 from runner.lease import lease
 from runner.origins import short
+from runner.recipe import Recipe
 from runner.stage import Facts
 from runner.stages import known
 from runner.sweep import manifest as manifests
@@ -38,12 +39,22 @@ class Sweeping:
     folder: Path
 
 
-def prepare(name: str, words: Sequence[str], root: Path, *, extend: bool = False) -> Sweeping:
+def prepare(
+    name: str, words: Sequence[str], root: Path, *, extend: bool = False, locked: bool = False
+) -> Sweeping:
     """Plan a sweep of a recipe, or find the one that has its jobs already.
 
     `name` may also be a sweep, which then goes on as it was written down. With `extend`, the words
-    add values to a sweep: to the recipe's newest, where `name` is a recipe.
+    add values to a sweep: to the recipe's newest, where `name` is a recipe. With `locked`, a lock
+    file that is missing or does not fit every job is a RecipeError.
     """
+    sweeping = _prepared(name, words, root, extend)
+    if locked:
+        _insist_on_lock(name, sweeping.manifest)
+    return sweeping
+
+
+def _prepared(name: str, words: Sequence[str], root: Path, extend: bool) -> Sweeping:
     old = find(name, root, also_recipes=extend)
     if old is None:
         planned = _planned(name, words)
@@ -65,6 +76,21 @@ def prepare(name: str, words: Sequence[str], root: Path, *, extend: bool = False
         guess = "Add values with --extend, or start a new sweep by its recipe's name."
         raise RecipeError([Problem(f'override "{words[0]}"', fact, guess)])
     return Sweeping(manifest, old)
+
+
+def _insist_on_lock(name: str, manifest: Manifest) -> None:
+    """RecipeError where a job's sources are not those of the lock file."""
+    lock, stages = locks.read(manifest.path), known()
+    pinned = [
+        locks.rows(Recipe(manifest.recipe, manifest.path, (row.step(stages),), {}))
+        for row in manifest.rows
+    ]
+    moved: dict[str, None] = {}
+    for job in manifest.jobs:
+        now = {step: pins for number in job.rows for step, pins in pinned[number].items()}
+        moved |= dict.fromkeys(locks.drift(lock, now) if lock else ())
+    if moved or not lock:
+        raise RecipeError(running.unlocked(name, locks.path_of(manifest.path), [*moved]))
 
 
 def _planned(name: str, words: Sequence[str]) -> Manifest:

@@ -153,3 +153,12 @@ def test_what_slurm_refuses_is_told_by_the_step(here):
     code, out = sweep("r", "tell.rank=1,2", "launch=slurm", "launch.partition=lwo")
     assert code == 1
     assert "invalid partition specified: lwo" in out
+
+
+def test_a_sweep_that_stops_takes_its_jobs_back(here):
+    write(f"grow: {{log: {here / 'log'}}}")
+    code, out = sweep("r", "grow.does=hang,refuse", "sweep.on_failure=stop", *SLURM)
+    assert code == 1, out
+    assert "stopping: sweep.on_failure says so" in out
+    assert {row["grow.does"] for row in rows(folder_of()) if row["state"] == "failed"} == {"refuse"}
+    until(lambda: not queue())

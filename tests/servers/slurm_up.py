@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -89,11 +90,19 @@ def slurm() -> Iterator[Path]:
             _run("scancel", "--user=root")
         for name in ("slurmd.pid", "slurmctld.pid", "munge/pid"):
             with suppress(OSError, ValueError):
-                os.kill(int((place / name).read_text()), 15)
+                _end(int((place / name).read_text()))
         os.environ.pop("SLURM_CONF")
         if before:
             os.environ["SLURM_CONF"] = before
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _end(pid: int) -> None:
+    """End a daemon, and wait until it is gone: it writes into its folder until then."""
+    os.kill(pid, signal.SIGTERM)
+    until = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
+        time.sleep(0.05)
 
 
 def _munge(place: Path) -> None:
