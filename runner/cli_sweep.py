@@ -80,6 +80,7 @@ def _search(sweeping: "Sweeping") -> Iterator[str]:
     if manifest.frozen:
         looked_for = ", ".join(f"{d} {n}" for n, d in manifest.settings.objectives.items())
         yield f"Optuna proposes {manifest.settings.trials} trials: {looked_for}"
+        yield from (f"  {name}={value}" for name, value in (manifest.settings.params or {}).items())
         yield from (f"  {word}" for word in manifest.words)
 
 

@@ -203,6 +203,10 @@ class Store:
             files.sync(self.drafts)
         return draft
 
+    def unfinished(self, key: str) -> list[Path]:
+        """The files with what unfinished work for this key has measured so far."""
+        return sorted(self.drafts.glob(f"{key}.*/{metrics.NAME}"))
+
     def drop_draft(self, key: str) -> None:
         """Throw unfinished work for this key away."""
         for left in self.drafts.glob(f"{key}.*"):

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import re
 import time
 from dataclasses import replace
@@ -40,6 +41,20 @@ def test_a_sweeps_page_has_every_section_and_every_job(made):
     assert (
         "runner run pages.yaml learn.rate=0.0001 learn.rank=16 learn.note=int8-plain" in page.text
     )
+
+
+def test_the_curve_of_a_step_that_failed_or_still_runs_is_drawn_too(made, own_store):
+    def begun(now):
+        for key in (now.manifest.rows[-1].key, *now.failed):
+            draft = own_store / "drafts" / f"{key}.somebody"
+            draft.mkdir(parents=True)
+            rows = [{"step": step, "held_out_loss": 3 / step} for step in range(1, 4)]
+            (draft / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return replace(now, running=frozenset({now.manifest.rows[-1].key}))
+
+    text = made(change=begun).text
+    assert "held out loss of learn 29 curves, by step" in text
+    assert "1 running" in text
 
 
 def test_a_sweeps_page_loads_nothing_and_lets_no_other_script_run(made):

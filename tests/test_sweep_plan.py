@@ -244,25 +244,25 @@ def test_the_time_that_sharing_saves_is_known_from_earlier_runs(here, capsys):
     assert found.seconds_left < 0.2
 
 
-def planned_from_readme(number):
-    """The quickstart with one of the sweeps that the README shows."""
-    readme = (places.PACKAGE.parent / "README.md").read_text()
-    block = readme.split("```yaml\nsweep:")[number].split("```")[0]
+def planned_from_docs(number):
+    """The quickstart with one of the sweeps that the docs show."""
+    text_of_docs = (places.PACKAGE.parent / "docs/how-to/sweeps.md").read_text()
+    block = text_of_docs.split("```yaml\nsweep:")[number].split("```")[0]
     shipped = places.shipped("recipes") / "quickstart.yaml"
     text = shipped.read_text().replace("data/dates", str(shipped.parent / "data" / "dates"))
     Path("mine.yaml").write_text(f"{text}\nsweep:{block}")
     return start._planned("mine", [])
 
 
-def test_the_sweep_that_the_readme_shows_is_planned(here):
-    made = planned_from_readme(1)
+def test_the_sweep_that_the_docs_show_is_planned(here):
+    made = planned_from_docs(1)
     assert len(made.jobs) == 3 * 2 * 3
     assert made.settings.timeout == {"adapt": 3600.0}
 
 
-def test_the_search_that_the_readme_shows_is_planned(here):
+def test_the_search_that_the_docs_show_is_planned(here):
     pytest.importorskip("optuna")
-    made = planned_from_readme(2)
+    made = planned_from_docs(2)
     assert made.varied == ("adapt.learning_rate", "adapt.rank")
     assert made.frozen
     assert made.jobs == ()

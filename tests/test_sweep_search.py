@@ -263,6 +263,16 @@ def test_more_trials_go_on_with_the_same_search_and_a_failed_one_is_tried_again(
 
 
 @needs_optuna
+def test_a_dry_run_says_what_a_search_would_look_for_and_starts_nothing(here, capsys):
+    learning()
+    assert cli.main(["sweep", "r", "learn.rank=1,2", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "Optuna proposes 20 trials: minimize learn.held_out_loss\n" in said
+    assert "  learn.rate=interval(0, 1)\n  learn.rank=1,2\n" in said
+    assert not Path("sweeps").exists()
+
+
+@needs_optuna
 def test_a_search_stops_at_a_failure_where_that_is_said(here):
     learning(rounds=1)
     assert sweep("r", "learn.does=refuse", "sweep.on_failure=stop", "sweep.trials=5")[0] == 1

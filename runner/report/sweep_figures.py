@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from runner import files, metrics
@@ -13,8 +14,9 @@ from runner.report.plots import Coordinate, Format, Line, Point
 from runner.sweep import results
 from runner.sweep.results import Table
 from runner.sweep.settings import JOB_FIGURES, Direction
-from runner.sweep.standing import Standing
+from runner.sweep.standing import Standing, store_of
 
+Points = Sequence[tuple[float, float]]
 COSTS = {"bytes": "size", "seconds": "time", "peak_memory": "memory"}
 LOOKED_AT = ("held_out_loss", "loss")
 """What is drawn over steps, where it was measured."""
@@ -145,30 +147,41 @@ def _number(text: str) -> float | None:
 def curves(now: Standing, rows: Table, objectives: Mapping[str, Direction]) -> Iterator[Drawing]:
     """What steps have measured of their learning, of all jobs together."""
     shade, by_job = shades(rows, objectives), {row["job"]: row for row in rows}
-    users: dict[str, list[str]] = {}
-    for job in now.manifest.jobs:
-        for row in now.manifest.steps(job):
-            users.setdefault(row.key, []).append(job.id)
     lines: dict[tuple[str, str], list[Line]] = {}
-    for key, entry in now.entries.items():
-        measured = metrics.current(metrics.read(entry.metrics))
-        for name in LOOKED_AT:
-            points = [(r["step"], r[name]) for r in measured if _is_drawn(r, name)]
-            if points and key in users:
-                found = lines.setdefault((now.manifest.keys[key].name, name), [])
-                found.append(_line(users[key], points, shade, by_job, now.manifest.varied))
-    for name_of_job, given_up in now.pruned.items():
-        step, _, name = given_up.figure.rpartition(".")
-        line = _line(
-            [name_of_job], sorted(given_up.reported.items()), shade, by_job, now.manifest.varied
-        )
-        lines.setdefault((step, name), []).append(line)
+    for place, jobs, points in _measured(now):
+        line = _line(jobs, points, shade, by_job, now.manifest.varied)
+        lines.setdefault(place, []).append(line)
     for (step, name), found in lines.items():
         kept = sorted(found, key=lambda line: line.shade)[-MOST:]
         if max(len(line.points) for line in kept) > 1:
             some = f"the best {len(kept)} of " if len(kept) < len(found) else ""
             about = f"{some}{len(found)} curves, by step"
             yield Drawing(f"{title(name)} of {step}", about, plots.curves(kept, "step"))
+
+
+def _measured(now: Standing) -> Iterator[tuple[tuple[str, str], list[str], Points]]:
+    """Step and figure, the jobs that have this step, and its values by step."""
+    users: dict[str, list[str]] = {}
+    for job in now.manifest.jobs:
+        for row in now.manifest.steps(job):
+            users.setdefault(row.key, []).append(job.id)
+    for key, path in _files(now):
+        rows = metrics.current(metrics.read(path)) if key in users else ()
+        for name in LOOKED_AT:
+            if points := [(row["step"], row[name]) for row in rows if _is_drawn(row, name)]:
+                yield (now.manifest.keys[key].name, name), users[key], points
+    for name_of_job, given_up in now.pruned.items():
+        step, _, name = given_up.figure.rpartition(".")
+        yield (step, name), [name_of_job], sorted(given_up.reported.items())
+
+
+def _files(now: Standing) -> Iterator[tuple[str, Path]]:
+    """Where the figures of each step are: with its result, or with its unfinished work."""
+    for key, entry in now.entries.items():
+        yield key, entry.metrics
+    store = store_of(now.manifest)
+    for key in (*now.running, *now.failed):
+        yield from ((key, path) for path in store.unfinished(key))
 
 
 def _is_drawn(row: Mapping[str, Any], name: str) -> bool:
@@ -178,7 +191,7 @@ def _is_drawn(row: Mapping[str, Any], name: str) -> bool:
 
 def _line(
     jobs: Sequence[str],
-    points: Sequence[tuple[float, float]],
+    points: Points,
     shade: Mapping[str, int],
     by_job: Mapping[str, Mapping[str, Any]],
     varied: Sequence[str],
