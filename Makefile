@@ -97,7 +97,7 @@ QUANTIZERS = gptqmodel optimum llmcompressor compressed-tensors torchao
 
 test-quantize:
 	$(call on-top,quantize,$(QUANTIZERS))
-	PYTHONPATH=$(CURDIR) .venv-quantize/bin/python -m pytest -rs tests/test_quantizing*.py tests/test_shipped.py
+	PYTHONPATH=$(CURDIR) .venv-quantize/bin/python -m pytest -n 2 --dist loadfile -rs tests/test_quantizing*.py tests/test_shipped.py
 
 # Every method on the real model, against its library called by hand; after test-quantize.
 long-quantize:
@@ -105,7 +105,7 @@ long-quantize:
 
 # The real model taught by more methods and objectives than the tests of every day have time for.
 long:
-	$(PYTHON) -m pytest -m long
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m long
 
 gpu:
 	$(PYTHON) -m pytest -m gpu -rA

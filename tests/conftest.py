@@ -83,3 +83,8 @@ def real_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stdout + done.stderr
     (config,) = folder.glob("store/entries/*/product/files/config.json")
     return config.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The real model first: two processes share the tests by file, and these take longest."""
+    items.sort(key=lambda item: item.get_closest_marker("real") is None)
