@@ -99,9 +99,10 @@ test-quantize:
 	$(call on-top,quantize,$(QUANTIZERS))
 	PYTHONPATH=$(CURDIR) .venv-quantize/bin/python -m pytest -n 2 --dist loadfile -rs tests/test_quantizing*.py tests/test_shipped.py
 
-# Every method on the real model, against its library called by hand; after test-quantize.
+# Every method on the real model, against its library called by hand, and every recipe tried small;
+# after test-quantize.
 long-quantize:
-	PYTHONPATH=$(CURDIR) .venv-quantize/bin/python -m pytest -rs -m long tests/test_quantizing*_real.py
+	PYTHONPATH=$(CURDIR) .venv-quantize/bin/python -m pytest -rs -m long tests/test_quantizing*_real.py tests/test_smoke.py
 
 # The real model taught by more methods and objectives than the tests of every day have time for.
 long:
