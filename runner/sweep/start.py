@@ -180,7 +180,9 @@ def carry_out(
     manifest, folder, kind = sweeping.manifest, sweeping.folder, sweeping.manifest.launch.kind
     if manifest.frozen and not follow:
         fact = "a search proposes jobs as scores come in, and cannot be left alone."
-        raise RecipeError([Problem("--detach", fact, "Leave it out; a search goes on after a kill.")])
+        raise RecipeError(
+            [Problem("--detach", fact, "Leave it out; a search goes on after a kill.")]
+        )
     if not (follow or LAUNCHERS[kind].KEEPS):
         fact = f"jobs of launch={kind} end with the program that gives them out."
         raise RecipeError([Problem("--detach", fact, "Those of launch=slurm go on.")])
