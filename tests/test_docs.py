@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 import typing
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from runner import cli, copying, events, functions, hardware, places
+from runner import cli, copying, events, functions, hardware, opened, places
 from runner.compose import axes, compose
 from runner.errors import RecipeError
 from runner.stages import STAGES, known
@@ -287,6 +288,26 @@ def test_the_functions_of_ones_own_do_what_their_pages_say(beside):
     assert polite(["a"] * 2, ["Please!", "No."], [None] * 2, place="") == [1.0, 0.0]
     score = functions.load(str(beside / "reward.py:score"))
     assert score(["a"] * 2, [" b\n", "c"], ["b", "b"], place="") == [1.0, 0.0]
+
+
+def test_the_notebook_calls_what_is_there_to_be_called(beside, tmp_path, monkeypatch):
+    """Its lines run as they are, on a recipe that takes no time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RUNNER_STORE", str(tmp_path / "store"))
+    Path("rows.jsonl").write_text('{"text": "a"}\n')
+    Path("small.yaml").write_text("steps: [fetch]\nfetch: {data: {path: rows.jsonl}}\n")
+    text = (beside / "notebook.py").read_text()
+    text = text.replace('"quickstart", "adapt.rank=16"', '"small"').replace(
+        '"quickstart"', '"small"'
+    )
+    text = text.replace('run.step("generate").rows()', 'run.step("fetch.data").product.find("*")')
+    text = text.replace('row["prompt"], row["answer"]', "row.name")
+    told = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    assert "rows.jsonl\n" in told.stdout
+    assert told.stdout.splitlines()[-1].startswith("finished ")
+    assert {"scores", "report", "step"} <= {*dir(opened.Run)}
+    assert {"rows", "product", "facts"} <= {*dir(opened.Step)}
 
 
 # Pictures

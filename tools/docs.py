@@ -81,7 +81,8 @@ def _stage(name: str) -> Iterator[str]:
     stage = STAGES[name]
     yield from (_first_line(stage), "")
     yield from _roles(stage)
-    yield from ("", f"It gives: {stage.GIVES}.", "", "## Options", "")
+    yield from ("", f"It gives: {stage.GIVES}. It asks a cluster for {stage.RESOURCES}.", "")
+    yield from ("## Options", "")
     yield from _options(stage.Options)
     yield from _within(stage.Options, f"{name}.")
 
