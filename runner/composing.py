@@ -30,7 +30,7 @@ RACY = 2_000_000_000
 """Nanoseconds: a file that changed less before it was read may have changed again (memo.py)."""
 MOST = 200
 """How many recipes are remembered at most."""
-CODE = ("changes", "compose", "composing", "origins", "places")
+CODE = ("changes", "compose", "composing", "origins", "overriding", "places")
 """The modules that decide what a recipe is composed to."""
 
 

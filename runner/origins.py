@@ -1,6 +1,6 @@
 """Where a value of a composed recipe was written: which file and line, or which override."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,17 @@ def values(document: Document, name: str) -> list[tuple[Any, int]]:
                 for item in value.value
             ]
     return []
+
+
+def stage_of(documents: Iterable[Document], step: str) -> str:
+    """The stage that a step says it is of; one that says nothing is named by it."""
+    for document in documents:
+        for name, value in pairs(document.root) if not document.package else []:
+            if name == step:
+                for key, node in pairs(value):
+                    if key == "stage":
+                        return str(node.value)
+    return step
 
 
 def short(path: Path) -> str:

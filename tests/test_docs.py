@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from runner import cli, copying, events, functions, hardware, opened, places
-from runner.compose import axes, compose
+from runner.compose import compose
 from runner.errors import RecipeError
+from runner.overriding import axes
 from runner.stages import STAGES, known
 
 ROOT = Path(__file__).parent.parent

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from runner.compose import Composer, as_word, axes, compose
+from runner.compose import Composer, compose
 from runner.errors import RecipeError
+from runner.overriding import as_word, axes
 from runner.stages import known
 
 RECIPE = """\

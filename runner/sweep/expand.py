@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.changes import Axis, Change
-from runner.compose import Composer, as_word, axes
+from runner.compose import Composer
 from runner.errors import Problem, RecipeError
+from runner.overriding import as_word, axes
 from runner.recipe import Recipe
 from runner.stage import Stage
 from runner.sweep.checks import OF_ALL, problems_of

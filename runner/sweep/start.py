@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from runner import files, launch, running, upkeep
 from runner import lock as locks
 from runner.changes import Axis
-from runner.compose import as_word, axes, compose
+from runner.compose import compose
 from runner.errors import Problem, RecipeError, Stopped, did_you_mean, listing, writing
 from runner.launch import Order, local, ray, seat, slurm
 from runner.lease import lease
 from runner.origins import short
+from runner.overriding import as_word, axes
 from runner.recipe import Recipe
 from runner.stage import Facts
 from runner.stages import known
