@@ -92,6 +92,7 @@ def _planned(planned: Plan, store: Store) -> Iterator[Finding]:
     """What is found of the steps that would run."""
     with TemporaryDirectory(prefix="runner-check-") as scratch:
         looking = Looking(planned, store, Path(scratch))
+        yield from _leaves(planned, store)
         yield from looking.sources()
         yield from looking.rows()
     refused = Refusals()
@@ -104,12 +105,19 @@ def _planned(planned: Plan, store: Store) -> Iterator[Finding]:
         yield from _room(each, room)
 
 
+def _leaves(planned: Plan, store: Store) -> Iterator[Finding]:
+    """Whether others let the steps do their work."""
+    refused = Refusals()
+    for each, room in rooms.rooms(planned, store, refused=lambda _: None):
+        if room.leave:
+            with rooms.told(each.step.name, refused):
+                room.leave()
+    yield from refused.findings()
+
+
 def _room(planned: Planned, room: Room) -> Iterator[Finding]:
-    """Whether a step has the memory and the leave that it needs; what may be meant otherwise."""
+    """Whether a step has the memory that it needs; what may be meant otherwise."""
     name, refused = planned.step.name, Refusals()
-    if room.leave:
-        with rooms.told(name, refused):
-            room.leave()
     with rooms.told(name, refused):
         if claim := rooms.check_claim(room):
             yield _note(name, _claimed(claim))

@@ -20,6 +20,7 @@ from runner.quantizing import calibration
 from runner.quantizing.settings import Calibration
 from runner.saving import targets
 from runner.sources import url
+from runner.sources.hub import errors as hub_errors
 
 READER = "hf_" + "r" * 30
 TEMPLATE = "/{repo_id}/resolve/{revision}/{filename}"
@@ -271,3 +272,13 @@ def test_a_url_is_asked_for_again_as_long_as_a_download_would(monkeypatch):
     monkeypatch.setattr(url, "PAUSE", 0.001)
     monkeypatch.setattr(url, "_opened", opened)
     assert url.reach("https://example.org/rows.jsonl") == 7
+
+
+def test_trouble_of_the_hubs_own_is_left_to_the_fetch(laid, server, capsys, monkeypatch):
+    monkeypatch.setattr(hub_errors, "PAUSE", 0.001)
+    laid()
+    Path("right.yaml").write_text("steps: [fetch]\nfetch: {model: {repo: acme/tiny}}\n")
+    for _ in range(2):
+        server.fault("^HEAD .*/resolve/", status=503)
+    assert found(capsys, "right.yaml")[0] == 0
+    assert len(server.asked("^HEAD .*/resolve/")) == 2

@@ -208,8 +208,7 @@ def test_the_refusal_of_a_gated_repository_comes_through(tmp_path, env, why):
     with served() as server, mirrored(tmp_path, server.endpoint) as mirror:
         place = Place(tmp_path / "gated", mirror, {"model": {"repo": "acme/gated"}})
         said = place.run(1, **env)
-    assert f"\nfetch.model: acme/gated is gated, and {why}" in said
-    assert "1. the repository is gated" in said
+    assert f"fetch.model: acme/gated is gated, and {why}" in said
     assert "Traceback" not in said
     assert OUTSIDER not in said
 

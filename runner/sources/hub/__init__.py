@@ -12,7 +12,16 @@ from runner.files import human_bytes
 from runner.sources.hub import repo as hub_repo
 from runner.sources.hub.cache import Cache, is_right
 from runner.sources.hub.choice import names, wanted
-from runner.sources.hub.errors import AGAIN, TRIES, explained, insist, is_offline, refusals, status
+from runner.sources.hub.errors import (
+    AGAIN,
+    PASSING,
+    TRIES,
+    explained,
+    insist,
+    is_offline,
+    refusals,
+    status,
+)
 from runner.sources.hub.repo import COMMIT, File, Source
 from runner.sources.hub.transfer import Transfer
 from runner.sources.hub.workers import Workers
@@ -82,9 +91,18 @@ def reach(source: Source) -> int:
             cache.keep_listing(files, commit)
         chosen = wanted(files, source)
         if lacking := _absent(chosen, cache, commit):
-            insist(lambda: hub_repo.head(source, lacking[0].path))
+            _ask_for(lacking[0], source)
             _check_room(lacking, cache, source)
         return sum(file.size for file in chosen)
+
+
+def _ask_for(file: File, source: Source) -> None:
+    """Raise where this user may not have a file; trouble of the Hub's own may be over by then."""
+    try:
+        insist(lambda: hub_repo.head(source, file.path), tries=2)
+    except refusals() as error:
+        if status(error) not in PASSING:
+            raise
 
 
 def missing(source: Source) -> int | None:
