@@ -8,6 +8,9 @@ from runner import files
 from runner.files import Manifest
 from runner.saving.formats import MARK
 
+LARGE = 1 << 20
+"""Bytes from which a file is worth a thread. Each small one would make the large ones wait."""
+
 
 class Sealing:
     """Digests and syncs weights beside the work that comes after them; used in a `with`."""
@@ -24,20 +27,21 @@ class Sealing:
         self._beside.shutdown(cancel_futures=True)
 
     def begin(self, folder: Path) -> None:
-        """Take what lies in a folder by now for whole."""
-        for path in files.walk(folder):
+        """Take what lies in a folder by now for whole; small files are left to the end."""
+        large = (each for each in files.walk(folder) if each.stat().st_size >= LARGE)
+        for path in large:
             self._begun[path] = files.seen(path), self._beside.submit(_facts, path)
             self._synced.append(self._beside.submit(files.sync, path))
 
     def end(self, folder: Path) -> Manifest:
         """Size and digest of every file, listed in one more; all of it is on the disk by then."""
-        self._synced.append(self._beside.submit(files.sync_tree, folder))
         found = {
             path.relative_to(folder).as_posix(): self._facts(path) for path in files.walk(folder)
         }
+        files.write_json(folder / MARK, {"files": found}, synced=False)
+        files.sync_tree(folder)
         for each in self._synced:  # a disk says only once that it lost something
             each.result()
-        files.write_json(folder / MARK, {"files": found})
         return {**found, MARK: files.file_facts(folder / MARK)}
 
     def _facts(self, path: Path) -> dict[str, Any]:
