@@ -9,7 +9,7 @@ What is done is in the store, and nowhere else.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,6 @@ class Manifest:
     path: Path
     words: tuple[str, ...]
     settings: Sweep
-    launch: Launch
     varied: tuple[str, ...]
     store: Path | None
     versions: str
@@ -87,6 +86,7 @@ class Manifest:
     left_out: tuple[str, ...] = ()
     frozen: str = ""
     trials: tuple[str, ...] = ()
+    launch: Launch = field(default_factory=Launch)
 
     @property
     def id(self) -> str:
