@@ -115,7 +115,7 @@ bench:
 	$(PYTHON) tools/figures.py $(ONLY)
 
 torture:
-	$(PYTHON) tools/torture.py
+	$(PYTHON) tools/torture.py $(ONLY)
 
 torture-train:
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -s tests/torture/torture_train.py
