@@ -130,8 +130,8 @@ def insist_on_means(planned: Plan, store: Store) -> None:
     """StoreError or StepError where disk, memory, others or sources do not let a plan be done."""
     room.outlook(planned, store).insist()
     room.check_leave(planned, store)
-    room.check_memory(planned, store)
     insist_on_sources(planned, store)
+    room.check_memory(planned, store)
 
 
 def carry_out_in(folder: RunFolder, store: Store, screen: Tell) -> list[Outcome]:

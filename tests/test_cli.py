@@ -161,7 +161,8 @@ def test_list_names_every_recipe_stage_and_preset(here, capsys):
     shown = capsys.readouterr().out
     named = [line.split()[0] for line in shown.splitlines() if line.startswith("  ")]
     presets = [f"{stage}={name}" for stage, name, _ in places.presets()]
-    assert named == ["light", "own", "quickstart", *known(), *presets]
+    assert named == [*(path.stem for path in places.recipes()), *known(), *presets]
+    assert {"light", "own", "quickstart"} < {*named}
     assert "  own                    Only a file, so that a run loads nothing heavy.\n" in shown
 
 
