@@ -21,8 +21,8 @@ ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 FICLONE = 0x40049409
 """The ioctl of linux/fs.h that makes a file share another's bytes until one of them changes."""
 
-READ_AT_ONCE, SYNCED_AT_ONCE = 1 << 20, 8
-"""Bytes of a file that are read together, and files that are on their way to the disk together."""
+SYNCED_AT_ONCE = 8
+"""Files that are on their way to the disk together."""
 
 Manifest = dict[str, dict[str, Any]]
 """Relative path -> {"size": bytes, "blake3": hex digest}, in sorted order."""
@@ -33,18 +33,6 @@ def digest(path: Path) -> str:
     hasher = blake3(max_threads=blake3.AUTO)
     if path.stat().st_size:
         hasher.update_mmap(path)
-    return hasher.hexdigest()
-
-
-def digest_by_reading(path: Path) -> str:
-    """The same, of a file that may be written over meanwhile: one that is mapped must not shrink.
-
-    It keeps one core busy, and leaves the others to the work beside it.
-    """
-    hasher, buffer = blake3(), memoryview(bytearray(READ_AT_ONCE))
-    with open(path, "rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            hasher.update(buffer[:count])
     return hasher.hexdigest()
 
 

@@ -148,6 +148,7 @@ def spoiled(folder: Path, how: str) -> None:
         tensors = load_file(folder / "model.safetensors")
         name = next(name for name in tensors if "q_proj" in name)
         tensors[name] = tensors[name].roll(1, 0) * 4
+        (folder / "model.safetensors").unlink()
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     elif how == "tokenizer":
         config = json.loads((folder / "tokenizer.json").read_text())
@@ -157,6 +158,7 @@ def spoiled(folder: Path, how: str) -> None:
     elif how == "template":
         (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
     else:
+        (folder / "model.safetensors").unlink()
         (folder / "model.safetensors").write_bytes(b"torn")
 
 

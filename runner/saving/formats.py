@@ -70,10 +70,10 @@ def hf(model: Model, folder: Path, how: How) -> Written:
         how.note("a trained prompt is part of no weight: it is saved alone, as an adapter")
         return adapter(model, folder, how)
     whole = merging.merged(model.model, how.note)
-    tokenizers.write(model.tokenizer, folder)  # first: it would hold up what follows the weights
     products.write_weights(whole, folder)
     shards.split(folder, how.shard_bytes)
     how.whole(folder)
+    tokenizers.write(model.tokenizer, folder)
     return Written(whole, lambda: model.tokenizer, "transformers")
 
 

@@ -1,5 +1,6 @@
 """What makes a saved folder count: all of it on the disk, every file listed with its digest."""
 
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from runner.saving.formats import MARK
 
 LARGE = 1 << 20
 """Bytes from which a file is worth a thread. Each small one would make the large ones wait."""
+
+MOMENT = 0.002
+"""Seconds in which threads begin, before something else holds the interpreter (tokenizers do)."""
 
 
 class Sealing:
@@ -27,11 +31,15 @@ class Sealing:
         self._beside.shutdown(cancel_futures=True)
 
     def begin(self, folder: Path) -> None:
-        """Take what lies in a folder by now for whole; small files are left to the end."""
+        """Take what lies in a folder by now for whole; small files are left to the end.
+
+        From here on a large one may be replaced, but not cut short: it is mapped into memory.
+        """
         large = (each for each in files.walk(folder) if each.stat().st_size >= LARGE)
         for path in large:
-            self._begun[path] = files.seen(path), self._beside.submit(_facts, path)
+            self._begun[path] = files.seen(path), self._beside.submit(files.file_facts, path)
             self._synced.append(self._beside.submit(files.sync, path))
+        time.sleep(MOMENT)
 
     def end(self, folder: Path) -> Manifest:
         """Size and digest of every file, listed in one more; all of it is on the disk by then."""
@@ -50,7 +58,3 @@ class Sealing:
         if facts is None or files.seen(path) != before:
             return files.file_facts(path)
         return facts.result()
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    return {"size": path.stat().st_size, "blake3": files.digest_by_reading(path)}
