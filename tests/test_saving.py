@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_stages import adapted, context, data_files, dataset, loaded, logits, model_files
 from tiny import make_model, make_recipe
@@ -215,6 +215,7 @@ def test_weights_that_are_small_enough_are_left_as_they_lie(tiny_model, tmp_path
     sizes=st.lists(st.integers(min_value=0, max_value=50), min_size=1, max_size=30),
     limit=st.integers(min_value=1, max_value=60),
 )
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a machine may be busy
 def test_every_tensor_goes_into_one_file_and_no_file_is_too_large(sizes, limit):
     named = {str(number): size for number, size in enumerate(sizes)}
     groups = list(shards._groups(named, limit))
