@@ -97,7 +97,7 @@ QUANTIZERS = gptqmodel optimum llmcompressor compressed-tensors torchao
 
 test-quantize:
 	$(call on-top,quantize,$(QUANTIZERS))
-	PYTHONPATH=$(CURDIR) .venv-quantize/bin/python -m pytest -n 2 --dist loadfile -rs tests/test_quantizing*.py tests/test_shipped.py
+	PYTHONPATH=$(CURDIR) .venv-quantize/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rs tests/test_quantizing*.py tests/test_shipped.py
 
 # Every method on the real model, against its library called by hand, and every recipe tried small;
 # after test-quantize.
@@ -106,7 +106,7 @@ long-quantize:
 
 # The real model taught by more methods and objectives than the tests of every day have time for.
 long:
-	$(PYTHON) -m pytest -n 2 --dist loadfile -m long
+	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
 
 gpu:
 	$(PYTHON) -m pytest -m gpu -rA
