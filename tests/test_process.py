@@ -334,11 +334,12 @@ def test_a_template_whose_answers_never_end_is_refused(here, tmp_path):
         here.run(template=endless)
 
 
-def test_the_example_of_the_readme_is_a_right_one(tmp_path):
+def test_the_example_of_the_docs_is_a_right_one(tmp_path):
     import yaml
 
-    text = (Path(__file__).parent.parent / "README.md").read_text()
-    given = yaml.safe_load(text.split("```yaml\nprocess:\n")[1].split("```")[0])
+    text = (Path(__file__).parent.parent / "docs/how-to/own-data.md").read_text()
+    blocks = (each.split("```")[0] for each in text.split("```yaml\nprocess:\n")[1:])
+    given = next(yaml.safe_load(each) for each in blocks if "filters:" in each)
     (tmp_path / "clean.py").write_text("def keep(example):\n    return True\n")
     given["filters"][-1]["path"] = str(tmp_path / "clean.py") + ":keep"
     options = process.Options(**{**given, "filters": tuple(given["filters"])})

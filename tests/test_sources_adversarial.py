@@ -287,10 +287,10 @@ def test_a_bundle_that_was_broken_off_is_gone_on_with(here, monkeypatch):
     here.write({"data": {"path": "rows.jsonl"}})
     real = files.write_text
 
-    def full(path: Path, text: str) -> None:
+    def full(path: Path, text: str, **given: Any) -> None:
         if path.name == "recipe.yaml":
             raise OSError(28, "No space left on device")
-        real(path, text)
+        real(path, text, **given)
 
     monkeypatch.setattr(files, "write_text", full)
     here.call("bundle", "mine.yaml", "--to", "carried", code=1)

@@ -56,7 +56,10 @@ class Handler(BaseHTTPRequestHandler):
             raise NotImplementedError("a body of unknown length")
         size = int(self.headers["Content-Length"] or 0)
         if self.command != "PUT":
-            return self.rfile.read(size)
+            body = self.rfile.read(size)
+            if len(body) < size:
+                raise ConnectionError("the client stopped in the middle")
+            return body
         path = self.server.hub.folder / uuid.uuid4().hex
         with path.open("wb") as file:
             while size:
