@@ -55,3 +55,13 @@ def test_every_file_that_is_named_exists():
     for name in re.findall(r"\]\(([\w./-]+)\)", README):
         if not name.startswith("http"):
             assert (ROOT / name).exists(), name
+
+
+def test_text_stands_outside_of_blocks():
+    inside = False
+    lines = README.splitlines()
+    for line, after in zip(lines, [*lines[1:], ""], strict=True):
+        if line.startswith("```"):
+            inside = not inside
+            assert inside or not after, f"a block ends, and goes on with: {after}"
+    assert not inside

@@ -41,9 +41,9 @@ def _needs(stage: object) -> str:
 
 
 def _block(text: str, marker: str, language: str, body: str) -> str:
-    pattern = re.escape(f"<!-- {marker} -->\n```{language}\n") + r"(.*?\n)?```\n"
+    pattern = re.escape(f"<!-- {marker} -->\n```{language}\n") + r"(?:(?!```).*\n)*```\n"
     made = f"<!-- {marker} -->\n```{language}\n{body}```\n"
-    found, count = re.subn(pattern, lambda _: made, text, flags=re.DOTALL)
+    found, count = re.subn(pattern, lambda _: made, text)
     if count != 1:
         raise SystemExit(f"README.md has {count} blocks for {marker}")
     return found
