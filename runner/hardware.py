@@ -3,20 +3,21 @@
 import ctypes
 import gc
 import os
-import re
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-BUSY_LOAD, BUSY_SHARE = 0.5, 25.0
-"""From what a machine counts as busy: load per core over the last minute; percent of the last ten
-seconds in which something waited for a core."""
+BUSY = 0.25
+"""Others that run now, for each core, from which on a machine counts as busy."""
+LOOKS, PAUSE = 5, 0.02
+"""How often it is looked who runs, and the seconds between."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-PRESSURE = "/proc/pressure/cpu"
+LOAD = "/proc/loadavg"
 LARGE = 1 << 30
 
 
@@ -203,15 +204,18 @@ def memory() -> dict[str, int]:
 
 
 def _is_busy() -> bool:
-    """By what waits for a core; by the load where Linux does not tell, which forgets slowly."""
-    try:
-        with open(PRESSURE, encoding="ascii") as file:
-            waiting = re.search(r"some avg10=([\d.]+)", file.read())
-    except OSError:
-        waiting = None
-    if waiting:
-        return float(waiting[1]) > BUSY_SHARE
-    return os.getloadavg()[0] > BUSY_LOAD * cores()
+    """By who runs at this moment; by the load where that is not told, which forgets slowly."""
+    looks = [running for _ in range(LOOKS) if (running := _running()) is not None]
+    others = sum(looks) / len(looks) - 1 if looks else os.getloadavg()[0]
+    return others > BUSY * cores()
+
+
+def _running() -> int | None:
+    """How many threads of the machine run or want to, this one among them."""
+    time.sleep(PAUSE)
+    with suppress(OSError, ValueError, IndexError), open(LOAD, encoding="ascii") as file:
+        return int(file.read().split()[3].partition("/")[0])
+    return None
 
 
 def _keep_freed_memory() -> None:

@@ -82,21 +82,20 @@ def test_without_the_drivers_library_all_of_a_gpu_counts(monkeypatch):
     assert hardware.free_memory("cuda") == 80 << 30
 
 
-@pytest.mark.parametrize(("waiting", "policy"), [("3.20", None), ("98.72", "PASSIVE")])
-def test_threads_sleep_only_where_something_waits_for_a_core_now(
-    waiting, policy, tmp_path, monkeypatch
-):
-    pressure = tmp_path / "cpu"
-    pressure.write_text(f"some avg10={waiting} avg60=98.67 avg300=90.75 total=1\n")
-    monkeypatch.setattr(hardware, "PRESSURE", str(pressure))
+@pytest.mark.parametrize(("others", "policy"), [(0.25, None), (0.5, "PASSIVE")])
+def test_threads_sleep_only_where_others_run_now(others, policy, tmp_path, monkeypatch):
+    told = tmp_path / "loadavg"
+    monkeypatch.setattr(hardware, "LOAD", str(told))
+    monkeypatch.setattr(hardware, "cores", lambda: 4)
+    told.write_text(f"9.00 9.00 9.00 {1 + int(others * 4)}/190 30188\n")
     _unset_threads(monkeypatch)
     hardware.prepare()
     assert os.environ.get("OMP_WAIT_POLICY") == policy
 
 
-@pytest.mark.parametrize(("load", "policy"), [(0.4, None), (0.6, "PASSIVE")])
-def test_without_linuxs_word_the_load_is_asked(load, policy, tmp_path, monkeypatch):
-    monkeypatch.setattr(hardware, "PRESSURE", str(tmp_path / "absent"))
+@pytest.mark.parametrize(("load", "policy"), [(0.2, None), (0.6, "PASSIVE")])
+def test_where_that_is_not_told_the_load_is_asked(load, policy, tmp_path, monkeypatch):
+    monkeypatch.setattr(hardware, "LOAD", str(tmp_path / "absent"))
     monkeypatch.setattr(os, "getloadavg", lambda: (load * hardware.cores(), 0, 0))
     _unset_threads(monkeypatch)
     hardware.prepare()
