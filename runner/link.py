@@ -3,53 +3,21 @@
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from runner.errors import Problem, RecipeError, did_you_mean, listing
-from runner.options import Fault, Where, build, option, plain, unknown
+from runner.options import Fault, Where, build, plain, unknown
 from runner.origins import Origins
 from runner.recipe import Recipe, Step
 from runner.secrets import texts_with_secrets
 from runner.stage import Need, Stage
-from runner.sweep.settings import Sweep
-from runner.sweep.where import Launch, problems
+from runner.sweep.where import problems
+from runner.top import OF_ALL, Kept, Top
 
 NAME = re.compile(r"\w[\w-]*", re.ASCII)
 UNFIT = re.compile(r"[^\w-]+", re.ASCII)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kept:
-    """What a recipe says of the store."""
-
-    path: Path | None = option(None, "The folder that holds finished steps", from_cwd=True)
-    keep: Literal["all", "results"] | tuple[str, ...] = option(
-        "all",
-        "Which steps' files stay once nothing needs them: all, results (of steps that no step"
-        " takes in), or results and those of the steps listed. Small ones always stay",
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Top:
-    """What a recipe says beside its steps."""
-
-    name: str = option("", "The run's name; the file's name where left out")
-    steps: tuple[str, ...] = option(help="The steps, in order")
-    seed: int = option(0, "The seed of every step that draws at random", at_least=0)
-    deterministic: bool = option(
-        False, "On a GPU, only algorithms that give the same bits each time, in every training"
-    )
-    store: Kept | Path | None = option(
-        None, "Where finished steps are kept, and which of them", from_cwd=True
-    )
-    versions: Literal["note", "strict"] = option(
-        "note", "A reuse across a change of libraries: said aloud, or refused (strict)"
-    )
-    sweep: Sweep | None = option(None, "The values that `runner sweep` runs it with")
-    launch: Launch | None = option(None, "Where the jobs of a sweep run; a preset, as launch=slurm")
 
 
 def link(
@@ -66,10 +34,6 @@ def link(
     `known` holds what an earlier call has found of recipes that were written in the same places.
     """
     return _Linking(path, values, removed, written, stages, problems, known or Known()).recipe()
-
-
-OF_ALL = ("seed", "deterministic")
-"""What a recipe says for every step that has such an option and says nothing of it."""
 
 
 class Known:

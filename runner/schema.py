@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Literal, Union
 
 from runner import places
-from runner.link import NAME, Top
+from runner.link import NAME
 from runner.options import plain
 from runner.stage import Stage
 from runner.sweep.where import LAUNCH, Launch
+from runner.top import Top
 
 Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

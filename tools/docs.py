@@ -18,7 +18,6 @@ import parsers
 from runner import cli, errors, events, extras, places
 from runner.data.cleaning.filters import KINDS
 from runner.data.shapes.table import SHAPES
-from runner.link import Top
 from runner.options import documented
 from runner.quantizing.methods import METHODS, Method
 from runner.report.causes import CAUSES
@@ -26,6 +25,7 @@ from runner.report.machine import said
 from runner.scoring import gates
 from runner.stage import Stage
 from runner.stages import STAGES
+from runner.top import Top
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

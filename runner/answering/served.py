@@ -7,16 +7,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from runner import secrets
-from runner.errors import StepError
+from runner import child
 
-LINES_SHOWN = 12
 PATIENCE = 10
 """Seconds that it has for ending by itself."""
 
@@ -33,17 +30,7 @@ class Served:
         self._module, self._log = module, log
         told, telling = os.pipe()
         self._answers = open(told, encoding="utf-8")  # noqa: SIM115  open until `close`
-        with open(log, "ab") as said:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", module, str(telling)],
-                env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(_path())},
-                stdin=subprocess.PIPE,
-                stdout=said,
-                stderr=subprocess.STDOUT,
-                pass_fds=[telling],
-                start_new_session=True,
-                text=True,
-            )
+        self._process = child.begin(module, telling, log, environment)
         os.close(telling)
         try:
             self.told = self.ask({"parent": os.getpid(), **job})
@@ -60,7 +47,8 @@ class Served:
         line = self._answers.readline()
         if not line.endswith("\n"):
             self._process.wait()
-            raise StepError(self._death())
+            who = f"the process of {self._module}"
+            raise child.death(who, self._process.returncode, self._log)
         said = json.loads(line)
         if "error" in said:
             raise RuntimeError(said["error"])
@@ -77,15 +65,3 @@ class Served:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._answers.close()
-
-    def _death(self) -> str:
-        code = self._process.returncode
-        how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-        text = secrets.mask(self._log.read_text(encoding="utf-8", errors="replace"))
-        self._log.write_text(text, encoding="utf-8")
-        lines = "\n".join(f"  | {line}" for line in text.splitlines()[-LINES_SHOWN:])
-        return f"the process of {self._module} ended ({how}); its log: {self._log}.\n{lines}"
-
-
-def _path() -> list[str]:
-    return [os.path.abspath(each) for each in sys.path]

@@ -5,22 +5,17 @@ It can be killed at any moment, gives its memory back whole, and reads a result 
 
 import json
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from select import select
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from runner import secrets
+from runner import child
 from runner.errors import StepError
 from runner.stage import Context
 
 PERIOD = 0.1
 """Seconds between two looks at whether the run is to stop."""
-LINES_SHOWN = 12
 
 
 def ask(
@@ -36,26 +31,11 @@ def ask(
     log = context.draft / f"{what}.log"
     told, telling = os.pipe()
     with (
-        open(log, "ab") as errors,
         open(told, encoding="utf-8") as events,
         TemporaryDirectory(dir=context.draft) as aside,  # libraries leave logs where they work
     ):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "runner.quantizing.worker", str(telling)],
-            env={
-                **os.environ,
-                **dict(environment),
-                "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
-                "TMPDIR": os.path.abspath(aside),
-            },
-            cwd=aside,
-            stdin=subprocess.PIPE,
-            stdout=errors,
-            stderr=subprocess.STDOUT,
-            pass_fds=[telling],
-            start_new_session=True,
-            text=True,
-        )
+        beside = {**dict(environment), "TMPDIR": os.path.abspath(aside)}
+        process = child.begin("runner.quantizing.worker", telling, log, beside, aside)
         os.close(telling)
         try:
             assert process.stdin
@@ -67,7 +47,7 @@ def ask(
             process.kill()
             code = process.wait()
     if answer is None:
-        raise _death(what, code, log)
+        raise child.death(f"the process to {what}", code, log)
     log.unlink()
     return answer
 
@@ -94,11 +74,3 @@ def _follow(events: int, context: Context) -> Any:
                     raise StepError(event["fact"], event["command"])
                 case "answer":
                     return event["answer"]
-
-
-def _death(what: str, code: int, log: Path) -> StepError:
-    how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-    text = secrets.mask(log.read_text(encoding="utf-8", errors="replace"))
-    log.write_text(text, encoding="utf-8")
-    lines = "\n".join(f"  | {line}" for line in text.splitlines()[-LINES_SHOWN:])
-    return StepError(f"the process to {what} ended ({how}); its log: {log}.\n{lines}")
