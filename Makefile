@@ -98,6 +98,7 @@ QUANTIZERS = gptqmodel optimum llmcompressor compressed-tensors torchao
 test-quantize:
 	$(call on-top,quantize,$(QUANTIZERS))
 	PYTHONPATH=$(CURDIR) .venv-quantize/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rs tests/test_quantizing*.py tests/test_shipped.py
+	PYTHONPATH=$(CURDIR) .venv-quantize/bin/python -m pytest -rs -m long tests/test_smoke.py -k "gptq or awq"
 
 # Every method on the real model, against its library called by hand, and every recipe tried small;
 # after test-quantize.

@@ -177,7 +177,7 @@ SECTIONS: Mapping[str, Callable[[Quickstart], str]] = {
     "quickstart": _quickstart_page,
     "starting": _starting_page,
     "deciding": lambda _: deciding.page(),
-    "mistakes": lambda _: mistaking.page(),
+    "mistakes": lambda quickstart: mistaking.page(quickstart.model),
     "report": lambda quickstart: reporting.page(quickstart.run, quickstart.env),
     "store": lambda _: _store_page(),
     "fetching": lambda _: fetching.page(),
