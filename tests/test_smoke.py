@@ -300,6 +300,7 @@ def test_a_recipe_of_the_hub_is_tried_without_network(name, here, capfd):
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("default:Exception ignored")  # gptqmodel's finalizer of a folder
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_tried_whole(name, here):
     told = recipe.read(name, []).plain.get("quantize")
