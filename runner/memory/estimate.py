@@ -14,10 +14,14 @@ UNPACKING = 1.55
 """How much more than its tensors a step takes on the CPU where layers are quantized: each is
 unpacked between the others, which is not gone through. Measured with nf4 and 4 x 128 tokens: 1.7.
 """
-BAND = "training came within 10 % of what was measured, with gradient checkpointing and without"
-"""How near `peak` came on SmolLM2-135M on the CPU (tools/memory.py): LoRA -9 % to +9 %, QLoRA -8 %,
-full +7 %. One and the same training took 1.9 to 2.2 GB from run to run: where a heap has its holes
-is a matter of chance.
+BAND = (
+    "training came within 10 % of what was measured, QLoRA within 18 %;"
+    " loading as nf4 takes up to 2.4 times as much at times"
+)
+"""How near `peak` came on SmolLM2-135M on the CPU (tools/memory.py, medians of three): LoRA -7 % to
++8 %, full +6 %, QLoRA -18 %. One and the same training took 1.9 to 2.2 GB from run to run: where a
+heap has its holes is a matter of chance. So is how many tensors wait to be packed as nf4: loading
+took 327 to 775 MB.
 """
 
 
