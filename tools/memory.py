@@ -63,13 +63,15 @@ CASES = (
 def rows(folder: Path) -> Iterator[tuple[str, int, list[int]]]:
     """Each case's name, the estimate and what was measured each time, in bytes, in order."""
     for number, case in enumerate(CASES):
+        measured = sorted(_figure(folder, "measure", number) for _ in range(ROUNDS))
+        yield case.name, _figure(folder, "estimate", number), measured
 
-        def figure(what: str, number: int = number) -> int:
-            command = [sys.executable, __file__, str(folder), what, str(number)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            return int(done.stdout.splitlines()[-1])
 
-        yield case.name, figure("estimate"), sorted(figure("measure") for _ in range(ROUNDS))
+def _figure(folder: Path, what: str, number: int) -> int:
+    """What a process of its own says of a case, in bytes."""
+    command = [sys.executable, __file__, str(folder), what, str(number)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(done.stdout.splitlines()[-1])
 
 
 def page(folder: Path) -> str:
@@ -79,9 +81,9 @@ def page(folder: Path) -> str:
     lines += ["| case | estimated | measured | least to most | error |", "|---|---|---|---|---|"]
     for name, guess, real in rows(folder):
         middle = statistics.median(real)
-        sizes = map(human_bytes, (guess, middle, real[0], real[-1]))
-        cells = "{} | {} | {} to {}".format(*sizes)
-        lines.append(f"| {name} | {cells} | {guess / middle - 1:+.1%} |")
+        spread = " to ".join(human_bytes(each) for each in (real[0], real[-1]))
+        sizes = f"{human_bytes(guess)} | {human_bytes(middle)} | {spread}"
+        lines.append(f"| {name} | {sizes} | {guess / middle - 1:+.1%} |")
         print(lines[-1], file=sys.stderr, flush=True)
     return "\n".join(lines) + "\n"
 
