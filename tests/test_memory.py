@@ -180,7 +180,9 @@ def test_a_claim_that_does_not_fit_is_refused_with_figures_and_advice(monkeypatc
         preflight.refuse(large)
     assert str(error.value) == (
         "does not fit: it needs about 3.0 GB (weights 2.0 GB, gradients 1.0 GB), and cuda:0 has "
-        "1.0 GB free.\n  Try adapt=qlora, or micro_batch_size=1"
+        "1.0 GB free. Of such estimates: on a CPU, training came within 10 % of what was measured "
+        "and QLoRA within 18 %; loading as nf4 took up to 2.4 times as much.\n"
+        "  Try adapt=qlora, or micro_batch_size=1"
     )
 
 

@@ -15,8 +15,8 @@ UNPACKING = 1.55
 unpacked between the others, which is not gone through. Measured with nf4 and 4 x 128 tokens: 1.7.
 """
 BAND = (
-    "training came within 10 % of what was measured, QLoRA within 18 %;"
-    " loading as nf4 takes up to 2.4 times as much at times"
+    "on a CPU, training came within 10 % of what was measured and QLoRA within 18 %;"
+    " loading as nf4 took up to 2.4 times as much"
 )
 """How near `peak` came on SmolLM2-135M on the CPU (tools/memory.py, medians of three): LoRA -7 % to
 +8 %, full +6 %, QLoRA -18 %. One and the same training took 1.9 to 2.2 GB from run to run: where a

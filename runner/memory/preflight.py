@@ -9,7 +9,7 @@ from typing import Any
 from runner import hardware
 from runner.errors import StepError
 from runner.files import human_bytes
-from runner.memory.estimate import Estimate
+from runner.memory.estimate import BAND, Estimate
 
 LIBRARIES = 600_000_000
 """Bytes that Python, torch and transformers take on the CPU beside every tensor; 0.5 GB were seen
@@ -36,7 +36,7 @@ def shortage(claim: Claim) -> tuple[str, str] | None:
     shown = ", ".join(f"{name} {human_bytes(size)}" for name, size in parts.items() if size)
     fact = (
         f"does not fit: it needs about {human_bytes(needed)} ({shown}), "
-        f"and {claim.device} has {human_bytes(room)} free."
+        f"and {claim.device} has {human_bytes(room)} free. Of such estimates: {BAND}."
     )
     return fact, f"Try {', or '.join(claim.try_instead)}" if claim.try_instead else ""
 
