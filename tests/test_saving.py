@@ -593,6 +593,13 @@ def test_an_adapted_model_is_saved_as_one_gguf_file_and_opened_again(adapted, tm
     assert not [path for path in folder.iterdir() if path.suffix == ".safetensors"]
 
 
+def test_a_model_that_lies_on_disk_is_saved_as_one_gguf_file_and_opened_again(tiny_model, tmp_path):
+    model = products.open_model(tiny_model, dtype="float32")
+    folder, facts = saved(model, tmp_path, format="gguf", gguf="f32", verify=True)
+    assert facts["verified"]["difference"] <= facts["verified"]["tolerance"]
+    assert [path.name for path in folder.glob("*.gguf")] == ["model-f32.gguf"]
+
+
 def test_a_kind_of_gguf_that_there_is_not_and_a_quantized_model_are_refused():
     from types import SimpleNamespace
 

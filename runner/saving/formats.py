@@ -106,8 +106,10 @@ def gguf(model: Model, folder: Path, how: How) -> Written:
     writing.write(whole, file, how.gguf, how.progress, how.note, how.name)
     how.whole(folder)
     lost = tuple(reading.lost_in_transformers(whole, file))
-    files.remove(whole)
-    return replace(written, library="llama.cpp", file=file.name, lost=lost)
+    files.remove(whole)  # with the tokenizer that was written
+    return replace(
+        written, tokenizer=lambda: model.tokenizer, library="llama.cpp", file=file.name, lost=lost
+    )
 
 
 FORMATS: Mapping[str, Callable[[Model, Path, How], Written]] = {
