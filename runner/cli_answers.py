@@ -11,23 +11,24 @@ from runner.errors import Problem, RecipeError
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from runner.products import Model
+    from runner.answering.settings import Options
 
 OPTIONS = "options of a generate step: max_new_tokens=99 temperature=0.7"
 AGAIN = "/new"
+GGUF = "engine=llama.cpp asks the GGUF file that it has saved or fetched."
 
 
 def _generate(words: Sequence[str]) -> int:
     from runner.answering import talking
 
-    parser = _parser("generate", "Have the last model of a run answer a prompt.")
+    parser = _parser("generate", f"Have the last model of a run answer a prompt. {GGUF}")
     parser.add_argument("prompt", help="what to ask; - reads it from standard input")
     parser.add_argument("options", nargs="*", metavar="OPTION=VALUE", help=OPTIONS)
     parser.add_argument("--json", action="store_true", help="whole rows, for programs")
     given = parser.parse_intermixed_args(words)
     prompt = sys.stdin.read() if given.prompt == "-" else given.prompt
     options = talking.options_of(_typed(given.options), prompt)
-    rows = talking.answers(_model(given), options)
+    rows = talking.answers(_asked(given, options), options)
     for row in rows:
         print(_as_json(row) if given.json else _said(row))
     return 1 if any(row["finish"] == "error" for row in rows) else 0
@@ -36,18 +37,18 @@ def _generate(words: Sequence[str]) -> int:
 def _chat(words: Sequence[str]) -> int:
     from runner.answering import talking
 
-    parser = _parser("chat", f"Talk to the last model of a run. {AGAIN} begins anew.")
+    parser = _parser("chat", f"Talk to the last model of a run. {AGAIN} begins anew. {GGUF}")
     parser.add_argument("options", nargs="*", metavar="OPTION=VALUE", help=OPTIONS)
     given = parser.parse_intermixed_args(words)
     options = talking.options_of(_typed(given.options))
-    model, messages = _model(given), list[dict[str, str]]()
+    inputs, messages = _asked(given, options), list[dict[str, str]]()
     print(f"{AGAIN} begins anew; an empty line or Ctrl-D ends.")
     while text := _line():
         if text == AGAIN:
             messages.clear()
             continue
         messages.append({"role": "user", "content": text})
-        row = talking.reply(model, options, messages, _tell)
+        row = talking.reply(inputs, options, messages, _tell)
         print("" if row["finish"] != "error" else _said(row))
         messages.append({"role": "assistant", "content": row["answer"]})
         if row["finish"] == "error":
@@ -93,16 +94,19 @@ def _typed(words: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _model(given: "Namespace") -> "Model":
+def _asked(given: "Namespace", options: "Options") -> dict[str, Any]:
+    """What the engine asks: the run's last model, or the last GGUF file that it has."""
     from runner import hardware, results, running
+    from runner.answering import talking
     from runner.report import folder
 
     for name, value in running.QUIET.items():
         os.environ.setdefault(name, value)
     hardware.prepare()
     there = folder.find(given.run, given.runs)
-    found: Model = results.model_of(there, lambda text: print(text, file=sys.stderr))
-    return found
+    role = talking.ASKED[options.engine]
+    find = results.model_of if role == "model" else results.gguf_of
+    return {role: find(there, lambda text: print(text, file=sys.stderr))}
 
 
 def _parser(command: str, description: str) -> "ArgumentParser":

@@ -16,17 +16,35 @@ from runner.running import store_of
 from runner.stages import known
 from runner.store import Store
 
+Note = Callable[[str], None]
+LLAMA = "Its GGUF file, if it has one, is asked with engine=llama.cpp."
 
-def model_of(run: Path, note: Callable[[str], None]) -> Any:
+
+def model_of(run: Path, note: Note) -> Any:
     """The last model that a run has made; RecipeError where the store has it no more."""
     planned, store, done = _planned(run)
-    made = [p for p in planned.steps if p.step.stage.GIVES == "model" and p.step.name in done]
-    if not made:
-        raise RecipeError([Problem(short(run), "this run has made no model.")])
-    return _product(run, planned, store, done, made[-1].step.name, note)
+    if made := _giving("model", planned, done):
+        return _product(run, planned, store, done, made[-1], note)
+    raise RecipeError([Problem(short(run), "this run has made no model.", LLAMA)])
 
 
-def product_of(run: Path, name: str, note: Callable[[str], None] = lambda _: None) -> Any:
+def gguf_of(run: Path, note: Note) -> Any:
+    """The last files of a run with a GGUF file; RecipeError where the store has them no more."""
+    planned, store, done = _planned(run)
+    for name in reversed(_giving("files", planned, done)):
+        found = _product(run, planned, store, done, name, note)
+        if any(found.folder.rglob("*.gguf")):
+            return found
+    raise RecipeError([Problem(short(run), "this run has no GGUF file.", "Save one: format: gguf")])
+
+
+def _giving(kind: str, planned: Plan, done: Mapping[str, Any]) -> list[str]:
+    """The steps done that give a product of this kind, in their order."""
+    steps = (each.step for each in planned.steps)
+    return [each.name for each in steps if each.stage.GIVES == kind and each.name in done]
+
+
+def product_of(run: Path, name: str, note: Note = lambda _: None) -> Any:
     """What a step of a run has made; RecipeError where the store has it no more."""
     planned, store, done = _planned(run)
     if name not in done:
@@ -54,7 +72,7 @@ def _product(
     store: Store,
     done: Mapping[str, Any],
     name: str,
-    note: Callable[[str], None],
+    note: Note,
 ) -> Any:
     _check(run, planned.step(name), str(done[name]["key"]))
 

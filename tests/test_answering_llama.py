@@ -1,13 +1,16 @@
 """Answers by llama.cpp from a tiny GGUF file: the rows, ids and draws that transformers gives."""
 
+import io
+import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_load import make_gguf
 
-from runner import convert, products
+from runner import cli, convert, products
 from runner.answering import loop
 from runner.answering.settings import Options
 from runner.answering.streaming import Stream
@@ -92,3 +95,19 @@ def test_a_step_without_one_gguf_file_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(StepError, match="takes one GGUF file, and the step gives none"):
         rows(tmp_path / "a", {"gguf": Files(tmp_path / "empty")}, engine="llama.cpp")
+
+
+def test_the_gguf_file_that_a_run_has_fetched_is_talked_to(gguf, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    source = {"path": str(gguf), "convert_gguf": False}
+    recipe = {"name": "small", "steps": ["fetch"], "fetch": {"model": source}}
+    Path("small.yaml").write_text(json.dumps(recipe), encoding="utf-8")
+    assert cli.main(["run", "small.yaml"]) == 0
+    capsys.readouterr()
+    words = ["small", "engine=llama.cpp", "max_new_tokens=8"]
+    assert cli.main(["generate", *words[:1], "say 3", *words[1:], "--json"]) == 0
+    (row,) = rows(tmp_path / "a", {"gguf": Files(gguf)}, engine="llama.cpp", prompts=("say 3",))
+    assert json.loads(capsys.readouterr().out) == row
+    monkeypatch.setattr(sys, "stdin", io.StringIO("say 3\n"))
+    assert cli.main(["chat", *words]) == 0
+    assert capsys.readouterr().out.split("> ")[1].strip() == row["answer"]

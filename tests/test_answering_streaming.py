@@ -25,7 +25,7 @@ def told(model, tmp_path):
     def ask(**given):
         pieces: list[str] = []
         options = talking.options_of({"max_new_tokens": 20, **given})
-        row = talking.reply(model, options, QUESTION, pieces.append)
+        row = talking.reply({"model": model}, options, QUESTION, pieces.append)
         place = tmp_path / str(len(list(tmp_path.iterdir())))
         place.mkdir()
         context = Context(place, Checkpoints(place / "c", print))

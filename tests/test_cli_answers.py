@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from tiny import make_data
 
-from runner import cli, products
+from runner import cli, products, results
 from runner.answering import talking
+from runner.errors import RecipeError
 from runner.report import folder
 
 RECIPE = {
@@ -47,7 +48,7 @@ def test_the_last_model_of_a_run_answers(place, tiny_model, capsys):
     code, said = asked(capsys, str(run), "say 3", SHORT, "--json")
     assert code == 0
     options = talking.options_of({"max_new_tokens": 6}, "say 3")
-    (row,) = talking.answers(products.open_model(tiny_model, dtype="auto"), options)
+    (row,) = talking.answers({"model": products.open_model(tiny_model, dtype="auto")}, options)
     assert json.loads(said.out) == row
     code, said = asked(capsys, "small", "say 3", SHORT)
     assert said.out.rstrip("\n") == row["answer"]
@@ -98,6 +99,7 @@ def test_a_conversation_goes_on_until_it_begins_anew(place, capsys, monkeypatch)
         (["temperature"], '"temperature" is no option. Write name=value.'),
         (["top_p=0.5"], "top_p has no effect on greedy answers"),
         (["file=rows.jsonl"], "file is not for here"),
+        (["engine=vllm"], "vllm starts too slowly for single questions"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(words, said, place, capsys):
@@ -111,6 +113,16 @@ def test_a_run_that_has_no_model_says_so(place, capsys):
     code, said = asked(capsys, "small", "say 3")
     assert code == 1
     assert "this run has made no model." in said.err
+
+
+def test_the_gguf_file_of_a_run_is_found_where_there_is_one(place):
+    run = done("steps=[fetch,load,save]", "~process", "~adapt", "save={to: out, format: gguf}")
+    assert [path.name for path in results.gguf_of(run, print).folder.glob("*.gguf")] == [
+        "small-q8_0.gguf"
+    ]
+    run = done("steps=[fetch,load]", "~process", "~adapt")
+    with pytest.raises(RecipeError, match="this run has no GGUF file"):
+        results.gguf_of(run, print)
 
 
 def test_a_model_that_is_gone_is_not_made_again_in_secret(place, capsys, own_store):

@@ -12,13 +12,15 @@ from runner.answering.streaming import Stream
 from runner.checkpoint import Checkpoints
 from runner.errors import Problem, RecipeError
 from runner.options import Fault, build
-from runner.products import Model, Row
+from runner.products import Row
 from runner.stage import Context
 
 LENGTH = 256
 """The longest answer to a person, where the options do not say another."""
-GIVEN = ("prompts", "file", "rows", "engine")
+GIVEN = ("prompts", "file", "rows")
 """Options that mean nothing to a person who asks one thing at a time."""
+ASKED: Mapping[str, str] = {"transformers": "model", "llama.cpp": "gguf"}
+"""What each engine asks, by its role. vLLM is not here: it would start for every question."""
 
 
 def options_of(given: Mapping[str, Any], prompt: str = "") -> Options:
@@ -27,8 +29,12 @@ def options_of(given: Mapping[str, Any], prompt: str = "") -> Options:
     options, faults = build(Options, told)
     faults += [Fault((name,), f"{name} is not for here.") for name in GIVEN & given.keys()]
     if options is not None:
-        model: Any = {"model": ()}
-        faults += [each for each in settings.check(options, model) if each.where]
+        if options.engine not in ASKED:
+            able = " or ".join(ASKED)
+            fact = f"{options.engine} starts too slowly for single questions."
+            raise RecipeError([Problem("engine", fact, f"Take engine={able}.")])
+        there: Any = {"gguf": ("the run's",)} if options.engine == "llama.cpp" else {}
+        faults += [each for each in settings.check(options, there) if each.where]
     if faults:
         raise RecipeError(Problem(".".join(f.where), f.fact, f.guess) for f in faults)
     assert options is not None
@@ -36,14 +42,14 @@ def options_of(given: Mapping[str, Any], prompt: str = "") -> Options:
     return made
 
 
-def answers(model: Model, options: Options) -> list[Row]:
-    """The rows of the options' prompts."""
+def answers(inputs: Mapping[str, Any], options: Options) -> list[Row]:
+    """The rows of the options' prompts; `inputs` has what the engine asks."""
     with tempfile.TemporaryDirectory() as folder:
-        return loop.answers(options, {"model": model}, _context(Path(folder)))
+        return loop.answers(options, inputs, _context(Path(folder)))
 
 
 def reply(
-    model: Model,
+    inputs: Mapping[str, Any],
     options: Options,
     messages: Sequence[Mapping[str, Any]],
     tell: Callable[[str], None],
@@ -52,7 +58,7 @@ def reply(
     asked = [Prompt(str(messages[-1]["content"]), messages)]
     stream = Stream(options, tell)
     with tempfile.TemporaryDirectory() as folder:
-        row = loop.answers(options, {"model": model}, _context(Path(folder)), asked, stream)[0]
+        row = loop.answers(options, inputs, _context(Path(folder)), asked, stream)[0]
     stream.end(str(row["answer"]))
     return row
 
