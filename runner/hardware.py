@@ -5,7 +5,8 @@ import gc
 import os
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,8 @@ LOOKS, PAUSE = 5, 0.02
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LOAD = "/proc/loadavg"
-LARGE = 1 << 30
+GIVEN_BACK_FROM, KEPT_BELOW, KEPT_BELOW_IN_OLD = 1 << 17, 1 << 30, 1 << 25
+"""Bytes of a block: from where glibc gives back what is freed, and up to where it keeps it."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def prepare() -> str:
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & {*os.environ} and _is_busy():
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         chosen += ", sleeping while they wait (the machine is busy)"
-    _keep_freed_memory()
+    _set_malloc(KEPT_BELOW)  # else a training step asks the system for new pages each time
     return ", ".join([*(gpu.name for gpu in gpus()), chosen])
 
 
@@ -218,9 +220,24 @@ def _running() -> int | None:
     return None
 
 
-def _keep_freed_memory() -> None:
-    """Have glibc keep big freed blocks: without it a training step asks for new pages each time."""
+@contextmanager
+def exact_memory() -> Iterator[None]:
+    """Within it the process holds what is in use, and freed blocks are given back at once.
+
+    For work whose blocks are of ever other sizes and that is done once, as quantizing each weight
+    while a model is opened: what is freed there is kept in vain, for the next does not fit in.
+    """
+    _set_malloc(GIVEN_BACK_FROM)
+    try:
+        yield
+    finally:
+        _set_malloc(KEPT_BELOW)
+
+
+def _set_malloc(size: int) -> None:
+    """From which size on glibc gives freed blocks back; where memory is another's, nothing."""
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
-        libc.mallopt(M_TRIM_THRESHOLD, LARGE)
+        if not libc.mallopt(M_MMAP_THRESHOLD, size):  # before 2.35 there was a most
+            libc.mallopt(M_MMAP_THRESHOLD, min(size, KEPT_BELOW_IN_OLD))
+        libc.mallopt(M_TRIM_THRESHOLD, size)

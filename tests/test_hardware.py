@@ -107,3 +107,34 @@ def _unset_threads(monkeypatch):
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+
+
+def test_blocks_of_ever_other_sizes_leave_holes_but_not_within_exact_memory():
+    """Each passing block is larger than the holes before it, and what stays fits into none."""
+    code = """
+import ctypes, sys
+from contextlib import nullcontext
+from runner import hardware
+libc = ctypes.CDLL("libc.so.6")
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+def block(size):
+    found = libc.malloc(size)
+    ctypes.memset(found, 1, size)
+    return found
+hardware.prepare()
+before = hardware.memory()["memory"]
+with hardware.exact_memory() if sys.argv[1] == "exact" else nullcontext():
+    for each in range(16):
+        passing = block((4 << 20) + (each << 18))
+        block(9 << 20)
+        libc.free(passing)
+print(hardware.memory()["memory"] - before)
+"""
+
+    def taken(how: str) -> int:
+        command = [sys.executable, "-c", code, how]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    stays, passes = 16 * 9 << 20, 16 * 4 << 20
+    assert stays <= taken("exact") < stays + (10 << 20)
+    assert taken("kept") > stays + passes

@@ -23,7 +23,7 @@ from runner.memory.shape import Held
 ROUNDS = 3
 """One and the same case differs: where a heap has holes, and which pages of a file are there."""
 FP32, BF16 = Held(dtype="float32"), Held(dtype="bfloat16")
-NF4 = Held(dtype="bfloat16", method="nf4")
+NF4, INT8 = (Held(dtype="bfloat16", method=method) for method in ("nf4", "int8"))
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ CASES = (
     Case("load in float32", FP32),
     Case("load in bfloat16", BF16),
     Case("load as nf4", NF4),
-    Case("load as int8", Held(dtype="bfloat16", method="int8")),
+    Case("load as int8", INT8),
     Case("LoRA, float32, 2 x 64", FP32, _lora(2, 64)),
     Case("LoRA, float32, 4 x 128", FP32, _lora(4, 128)),
     Case("the same, gradient checkpointing", FP32, _lora(4, 128, checkpointing=True)),
@@ -54,6 +54,10 @@ CASES = (
         "LoRA, bfloat16, 1 x 512, gradient checkpointing", BF16, _lora(1, 512, checkpointing=True)
     ),
     Case("QLoRA, nf4, 4 x 128", NF4, _lora(4, 128)),
+    Case("QLoRA, nf4, 2 x 256, gradient checkpointing", NF4, _lora(2, 256, checkpointing=True)),
+    Case("QLoRA, nf4, 2 x 64", NF4, _lora(2, 64)),
+    Case("QLoRA, int8, 4 x 128", INT8, _lora(4, 128)),
+    Case("QLoRA, int8, 2 x 64", INT8, _lora(2, 64)),
     Case("full, float32, 2 x 64", FP32, Training(rank=None, micro_batch_size=2, max_length=64)),
     Case("answers, float32, 8 x (64 + 16)", FP32, ANSWERS),
     Case("answers, bfloat16, 8 x (64 + 16)", BF16, ANSWERS),

@@ -10,18 +10,10 @@ from runner.memory.shape import BYTES, Held
 STATES: Mapping[str, float] = {"adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2, "sgd": 0}
 """Bytes that an optimizer keeps for each trained number (two averages; 8 bits: bitsandbytes)."""
 
-UNPACKING = 1.55
-"""How much more than its tensors a step takes on the CPU where layers are quantized: each is
-unpacked between the others, which is not gone through. Measured with nf4 and 4 x 128 tokens: 1.7.
-"""
-BAND = (
-    "on a CPU, training came within 10 % of what was measured and QLoRA within 18 %;"
-    " loading as nf4 took up to 2.4 times as much"
-)
-"""How near `peak` came on SmolLM2-135M on the CPU (tools/memory.py, medians of three): LoRA -7 % to
-+8 %, full +6 %, QLoRA -18 %. One and the same training took 1.9 to 2.2 GB from run to run: where a
-heap has its holes is a matter of chance. So is how many tensors wait to be packed as nf4: loading
-took 327 to 775 MB.
+BAND = "on a CPU they came within 10 % of what was measured"
+"""Of SmolLM2-135M, loaded, trained and asked in sixteen ways; docs/figures.md has them, medians of
+three. One and the same training takes a few percent more or less from run to run: where a heap has
+its holes is a matter of chance.
 """
 
 
@@ -77,11 +69,8 @@ class Estimate:
         return sum(getattr(self, f.name) for f in fields(self))
 
 
-def to_load(config: Any, held: Held, device: str = "cpu", **more: Any) -> Estimate:
-    """Reading the weights; those of another format than the file's are copies of what is there.
-
-    bitsandbytes casts what becomes int8 to float16 first, and on the CPU that much stays taken.
-    """
+def to_load(config: Any, held: Held, **more: Any) -> Estimate:
+    """Reading the weights; those of another format than the file's are copies of what is there."""
     model = shape.on_meta(config, held.dtype, **more)
     whole = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     copied = 0
@@ -90,8 +79,7 @@ def to_load(config: Any, held: Held, device: str = "cpu", **more: Any) -> Estima
     elif not held.quantized and whole != held.dtype:
         copied = shape.parameters(model)
     mapped = BYTES.get(whole, 4) * copied
-    cast = 2 * copied if held.method == "int8" and device == "cpu" else 0
-    return Estimate(weights=shape.weights(model, held), activations=cast, mapped=mapped)
+    return Estimate(weights=shape.weights(model, held), mapped=mapped)
 
 
 def to_train(
@@ -103,12 +91,17 @@ def to_train(
 ) -> Estimate:
     """One step, by going through it on fake tensors: any architecture, to the byte that it holds.
 
-    Quantized layers are counted as whole ones whose largest is unpacked at a time.
+    Quantized layers are counted as whole ones whose largest is unpacked at a time. On the CPU
+    each leaves a hole in the heap where it was unpacked, in every forward pass (so it was
+    measured), for what comes after it stays.
     """
     model = shape.on_meta(config, held.dtype, attention)
-    weights, unpacked = shape.weights(model, held), 0
+    weights, unpacked = shape.weights(model, held), [0]
     if held.method or held.quantized:
-        unpacked = BYTES[held.dtype] * max(x.weight.numel() for x in shape.inner_layers(model))
+        layers = [*shape.inner_layers(model)]
+        unpacked = [BYTES[held.dtype] * layer.weight.numel() for layer in layers]
+        for layer in layers if held.method == "int8" else ():
+            layer.register_forward_hook(_keep_input)
     trained = model.requires_grad_(training.rank is None)
     if training.rank is not None:
         trained = _with_lora(model, training.rank)
@@ -118,9 +111,9 @@ def to_train(
     if training.rank is not None:
         weights += count * size
     held_live, grown = (found - count * size for found in _through(trained, training))
-    activations = max(0, held_live) + unpacked
+    activations = max(0, held_live) + max(unpacked)
     if device == "cpu":
-        activations = max(grown + unpacked, int(UNPACKING * activations) if unpacked else 0)
+        activations = grown + sum(unpacked) * (2 if training.gradient_checkpointing else 1)
     return Estimate(
         weights=weights,
         optimizer=states,
@@ -159,6 +152,12 @@ def _with_lora(model: Any, rank: int) -> Any:
 
     how = LoraConfig(task_type="CAUSAL_LM", r=rank, target_modules="all-linear")
     return get_peft_model(model, how)
+
+
+def _keep_input(_: Any, given: tuple[Any, ...], made: Any) -> None:
+    """As an int8 layer of bitsandbytes does, until the graph of the backward pass is let go."""
+    if made.grad_fn is not None:
+        made.grad_fn.metadata["given"] = given
 
 
 def _through(model: Any, training: Training) -> tuple[int, int]:

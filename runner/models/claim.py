@@ -33,7 +33,7 @@ def claim(options: Any, config: Any, file_bytes: int, *, trust: bool = False) ->
     device = hardware.device() if options.device_map == "one" else options.device_map
     how = held(options, config, file_bytes)
     more = {"trust_remote_code": True} if trust else {}
-    found = estimate.to_load(config, how, device.partition(":")[0], **more)
+    found = estimate.to_load(config, how, **more)
     return Claim(estimate=found, device=device, try_instead=_instead(options, how))
 
 

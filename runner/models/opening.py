@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from runner import quantized
+from runner import hardware, quantized
 from runner.errors import StepError
 from runner.models import autogptq
 from runner.models.form import Form
@@ -59,7 +59,7 @@ def open_whole(
 
     kind = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
     try:
-        with autogptq.renamed(form.folder, form.config) as folder:
+        with autogptq.renamed(form.folder, form.config) as folder, hardware.exact_memory():
             model, found = kind.from_pretrained(
                 folder,
                 local_files_only=True,
