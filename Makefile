@@ -71,7 +71,7 @@ test-slurm:
 # Sweeps on a real cluster of Ray, two raylets in a network of their own.
 test-ray:
 	$(call on-top,ray,ray)
-	PATH=$(CURDIR)/.venv-ray/bin:$$PATH PYTHONPATH=$(CURDIR):$(CURDIR)/tests python -m pytest -rs tests/servers/ray_here.py
+	PATH=$(CURDIR)/.venv-ray/bin:$$PATH PYTHONPATH=$(CURDIR):$(CURDIR)/tests .venv-ray/bin/python -m pytest -rs tests/servers/ray_here.py
 
 # llama.cpp, built from its sources (some 7 minutes).
 test-llama:

@@ -135,7 +135,7 @@ def _do(folder: Path, case: Case) -> None:
         settings = {"method": case.held.method, "threshold": 6.0, "double_quantization": False}
         settings |= {"compute_dtype": "auto"}
         how["quantization_config"] = opening.bitsandbytes(settings, case.held.dtype)
-    model = opening.open_whole(form.read(folder), how)
+    model = opening.open_whole(form.read(folder), how, tight=bool(case.held.method))
     if isinstance(case.use, Training):
         _train(model, case.use)
     elif isinstance(case.use, Answering):

@@ -7,6 +7,7 @@ texts of Python's own documentation. Methods whose libraries are missing are lef
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner import files
 from runner.checkpoint import Checkpoints
 from runner.files import human_bytes
 from runner.products import weight_bytes
@@ -26,6 +28,8 @@ from runner.stage import Context
 TOOLS = Path(__file__).parent
 ROWS, LENGTH, GROUP = 16, 256, 64
 """Few, so that no method takes minutes; 128 does not divide this model's layers."""
+ROUNDS, SHORT = 5, 15
+"""How often what takes fewer seconds than that is measured, by hand and by the step in turn."""
 NAMES = [name for name in methods.METHODS if name != "none"]
 
 
@@ -66,7 +70,8 @@ def page(folder: Path, names: Sequence[str] = NAMES) -> str:
         *_worth(measured),
         "",
         "Time and peak memory of the process that quantizes, against a script that calls the"
-        " library by hand (`tools/by_hand.py`), one after the other; the gate comes on top.",
+        " library by hand (`tools/by_hand.py`), one after the other; of what takes less than"
+        f" {SHORT} s the medians of {ROUNDS}, in turn. The gate comes on top.",
         "",
         *_costs(measured),
     ]
@@ -111,18 +116,28 @@ def measure(folder: Path, name: str) -> Measured:
         rows, target = Path(place) / "rows.json", Path(place) / "by-hand"
         rows.write_text(json.dumps(calibrating), encoding="utf-8")
         command = [sys.executable, str(TOOLS / "by_hand.py"), name, str(folder), str(rows)]
-        theirs = _watched([*command, str(target)], Path(place))
-        made, context = Path(place) / "made", _context(Path(place) / "draft")
-        made.mkdir()
-        begun = time.perf_counter()
-        making.make(folder, made, calibrating, options, context)
-        ours = Cost(time.perf_counter() - begun, context.facts["peak_bytes"])
+        made, theirs, ours = Path(place) / "made", list[Cost](), list[Cost]()
+        while not theirs or (len(theirs) < ROUNDS and theirs[0].seconds < SHORT):
+            for each in (target, made):
+                files.remove(each)
+            theirs.append(_watched([*command, str(target)], Path(place)))
+            made.mkdir()
+            context = _context(Path(place) / f"draft-{len(ours)}")
+            begun = time.perf_counter()
+            making.make(folder, made, calibrating, options, context)
+            ours.append(Cost(time.perf_counter() - begun, context.facts["peak_bytes"]))
         begun = time.perf_counter()
         found = gate.compared(
             folder, made, [{"ids": r, "labels": r} for r in shown], options, context
         )
         taken = time.perf_counter() - begun
-        return Measured(name, weight_bytes(made), ours, theirs, taken, found, _rate(made, name))
+        costs = _median(ours), _median(theirs)
+        return Measured(name, weight_bytes(made), *costs, taken, found, _rate(made, name))
+
+
+def _median(costs: Sequence[Cost]) -> Cost:
+    seconds, memory = zip(*((each.seconds, each.memory) for each in costs), strict=True)
+    return Cost(statistics.median(seconds), statistics.median(memory))
 
 
 def _context(folder: Path) -> Context:

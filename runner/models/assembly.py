@@ -50,7 +50,8 @@ def assemble(options: Any, inputs: Mapping[str, Any], note: Note) -> Assembled:
         how["quantization_config"] = opening.bitsandbytes(asdict(options.quantization), dtype)
     if options.preflight and (claimed := _claimed(options, config, found, trust=trust)):
         preflight.refuse(claimed)
-    model = opening.open_whole(found, how, note, trust=trust)
+    tight = options.quantization is not None
+    model = opening.open_whole(found, how, note, trust=trust, tight=tight)
     if added:
         model = _adapted(model, {n: each.folder for n, each in added.items()}, options, note)
     return Assembled(

@@ -1,6 +1,7 @@
 """A model's folder, in whatever form, as a model in memory: whole, or an error that names what."""
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,13 @@ def open_whole(
     *,
     trust: bool = False,
     scores: bool = False,
+    tight: bool = False,
 ) -> Any:
     """The model of a folder, in eval mode; StepError where a weight is not the checkpoint's.
 
     It is a causal language model, or with `scores` one that gives a number for a text. `settings`
-    go to `from_pretrained`. transformers fills what a checkpoint
+    go to `from_pretrained`; `tight` takes longer and holds no more than is in use meanwhile, where
+    weights are quantized as they come. transformers fills what a checkpoint
     lacks with random numbers and warns; here that is an error.
     """
     if form.gguf:
@@ -59,7 +62,8 @@ def open_whole(
 
     kind = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
     try:
-        with autogptq.renamed(form.folder, form.config) as folder, hardware.exact_memory():
+        holding = hardware.exact_memory() if tight else nullcontext()
+        with autogptq.renamed(form.folder, form.config) as folder, holding:
             model, found = kind.from_pretrained(
                 folder,
                 local_files_only=True,
