@@ -28,11 +28,10 @@ def options_of(given: Mapping[str, Any], prompt: str = "") -> Options:
     told = {"max_new_tokens": LENGTH, **given, "prompts": [prompt or "..."]}
     options, faults = build(Options, told)
     faults += [Fault((name,), f"{name} is not for here.") for name in GIVEN & given.keys()]
-    if options is not None:
-        if options.engine not in ASKED:
-            able = " or ".join(ASKED)
-            fact = f"{options.engine} starts too slowly for single questions."
-            raise RecipeError([Problem("engine", fact, f"Take engine={able}.")])
+    if options is not None and options.engine not in ASKED:
+        fact = f"{options.engine} starts too slowly for single questions."
+        faults.append(Fault(("engine",), fact, f"Take engine={' or '.join(ASKED)}."))
+    elif options is not None:
         there: Any = {"gguf": ("the run's",)} if options.engine == "llama.cpp" else {}
         faults += [each for each in settings.check(options, there) if each.where]
     if faults:
