@@ -70,11 +70,12 @@ def test_gptq_is_that_of_the_library_and_reads_the_same(real, texts, tmp_path):
     assert found["text"] == told(READ_BY_IT, json.dumps(prompt), str(tmp_path / "theirs"))
 
 
-@pytest.mark.parametrize(("form", "most"), [("int8", 0.01), ("int4", 0.25)])
+@pytest.mark.parametrize(("form", "most"), [("int8", 0.01), ("int4", 0.5)])
 def test_torchao_keeps_what_the_model_knows(real, texts, tmp_path, form, most):
     pytest.importorskip("torchao", reason="needs the extra torchao")
     more = {"group_size": 32} if form == "int4" else {}
     assert quantize(real, tmp_path, [], method=f"torchao-{form}", **more).ended
-    whole, made = opened(texts[1][0], real, tmp_path / "target")
+    text = sum(texts[1], [])
+    whole, made = opened(text, real, tmp_path / "target")
     assert made["wrong"] == []
     assert made["loss"] - whole["loss"] < most
