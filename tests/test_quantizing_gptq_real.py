@@ -75,7 +75,7 @@ def test_torchao_keeps_what_the_model_knows(real, texts, tmp_path, form, most):
     pytest.importorskip("torchao", reason="needs the extra torchao")
     more = {"group_size": 32} if form == "int4" else {}
     assert quantize(real, tmp_path, [], method=f"torchao-{form}", **more).ended
-    text = sum(texts[1], [])
+    text = [token for row in texts[1] for token in row]
     whole, made = opened(text, real, tmp_path / "target")
     assert made["wrong"] == []
     assert made["loss"] - whole["loss"] < most
