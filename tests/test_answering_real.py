@@ -94,6 +94,7 @@ def test_greedy_answers_are_those_of_the_pipeline_token_for_token(exact, tmp_pat
         assert row["answer"] == exact.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
 
+@pytest.mark.long
 def test_beams_stop_texts_and_choices_are_those_of_transformers_by_hand(exact, tmp_path):
     beams = answers(exact, tmp_path / "beams", beams=3, rows=4)
     stops = answers(exact, tmp_path / "stops", stop=(".", " is"))
@@ -107,6 +108,7 @@ def test_beams_stop_texts_and_choices_are_those_of_transformers_by_hand(exact, t
         assert row["answer"] == said[:cut].strip()
 
 
+@pytest.mark.long
 def test_a_choice_is_that_of_transformers_by_hand_and_json_is_json(exact, tmp_path):
     pytest.importorskip("llguidance")
     words, eos = ("Yes", "No", "Maybe"), exact.tokenizer.eos_token_id

@@ -14,12 +14,10 @@ from runner.quantizing import making, methods
 from runner.quantizing.settings import Options
 from runner.stage import Context
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(1200)]
 
 TOOLS = Path(__file__).parent.parent / "tools"
 ROWS, LENGTH, GROUP, ANSWER = 8, 128, 64, 24
-EVERY_DAY = ("nf4",)
-"""What runs with the tests of every day; the others take longer."""
 NAMES = [name for name in methods.METHODS if name != "none"]
 
 OPEN = """
@@ -86,10 +84,7 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("base", ["whole", "adapted"])
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[] if n in EVERY_DAY else [pytest.mark.long]) for n in NAMES],
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_method_gives_what_its_library_gives_and_opens_as_it_was(name, base, request, tmp_path):
     if lacking := methods.missing(name):
         pytest.skip(lacking)

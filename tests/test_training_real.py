@@ -15,11 +15,9 @@ from runner.stage import Context
 from runner.stages import adapt, evaluate
 from runner.training.settings import Options
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(900)]
 
 RATES = {"lora": 1e-3, "dora": 1e-3, "qlora": 1e-3, "full": 2e-5}
-OTHERS = ("lora", "dora", "full")
-"""The quickstart teaches by lora as well."""
 ROWS = 8
 """Of the rows held out, those that are scored before and after."""
 
@@ -59,9 +57,7 @@ def logits(model: Any, dataset: Dataset) -> Any:
         return model(input_ids=ids).logits
 
 
-@pytest.mark.parametrize(
-    "method", ["qlora", *(pytest.param(each, marks=pytest.mark.long) for each in OTHERS)]
-)
+@pytest.mark.parametrize("method", RATES)
 def test_a_method_teaches_the_real_model_and_merges_into_base_plus_adapter(method, made, tmp_path):
     from peft import PeftModel
 
